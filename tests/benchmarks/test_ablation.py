@@ -1,4 +1,4 @@
-"""The ablation table: every option can be trained, and differences are marked by how far paired runs agree."""
+"""Tests of the ablation table: every option can be trained, and differences are marked if paired runs agree on them."""
 
 from functools import partial
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What benchmarks write."""
+"""Tests of the records, tables and finished runs that benchmarks write."""
 
 import json
 from functools import partial

@@ -1,4 +1,4 @@
-"""Benchmarks run, on a CPU as on a GPU: what they print is checked for shape, never for speed."""
+"""Tests that benchmarks run, also on a CPU: the form of their results is checked, not the speed."""
 
 from pathlib import Path
 
@@ -37,7 +37,7 @@ def test_a_step_is_measured(tmp_path: Path) -> None:
 
 
 def test_the_predictor_is_measured(base: ModelFamily, tmp_path: Path) -> None:
-    """It also asserts that the images are what they must be."""
+    """The benchmark also asserts that the images are correct."""
     weights = write(make_artifact(base, size=0.02), tmp_path / "weights.safetensors", base)
     drawing = measure_predictor(Case("mini-sdxl", weights, pairs=1, steps=2, outputs=(1, 2)), tmp_path)
     assert [row["outputs"] for row in drawing] == [1, 2]
@@ -45,7 +45,7 @@ def test_the_predictor_is_measured(base: ModelFamily, tmp_path: Path) -> None:
 
 
 def test_exchanging_a_lora_is_measured(tmp_path: Path) -> None:
-    """It also asserts that the base is restored."""
+    """The benchmark also asserts that the base is restored."""
     rows = measure_swap("mini-sdxl", loads=1, swaps=1, folder=tmp_path)
     assert [row["ms"] > 0 for row in rows] == [True] * 5
     assert rows[0]["of a load"] == "100.0%"
@@ -147,7 +147,7 @@ def test_the_page_of_the_comparison_has_its_table(tmp_path: Path) -> None:
 
 
 def test_the_same_job_has_the_steps_of_the_script() -> None:
-    """What the defaults do beyond the script's loss is off, so that a step is compared with a step."""
+    """Default losses and dropouts that the script does not have are disabled, so that the compared steps are equal."""
     options = same_job()
     config = build_config({"trigger_word": "TOK", **dict(zip(map(_name, options[::2]), options[1::2], strict=True))})
     assert (config.prior_matching_weight, config.caption_dropout, config.trigger_only_dropout) == (0, 0, 0)

@@ -1,4 +1,4 @@
-"""What became slower since the last record of the same kind of machine."""
+"""Tests of the comparison with the last record of the same kind of machine, which reports what became worse."""
 
 import json
 from pathlib import Path

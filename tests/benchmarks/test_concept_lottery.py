@@ -1,4 +1,4 @@
-"""Concepts drawn by lot, what is measured on them, and that nothing is tuned on those that are for reporting."""
+"""Tests of randomly drawn concepts and their measures, and that nothing is tuned on the concepts for reporting."""
 
 import random
 import re
@@ -103,7 +103,7 @@ def test_only_near_duplicates_are_copies() -> None:
 
 
 class _FakeTraining:
-    """Draws the training pictures for any prompt of the trigger word, and the same grey for all others."""
+    """Returns training images for prompts with the trigger word, and the same grey image for all others."""
 
     def __init__(self, pictures: Sequence[Image.Image]) -> None:
         self._pictures = pictures
@@ -207,19 +207,19 @@ def test_a_sheet_shows_every_picture() -> None:
 
 RESERVED = "|".join(map(str, REPORTING))
 NAMED = re.compile(rf"(?<![\w.,])(?:{RESERVED})(?![\w.,]?\d)")
-"""A reporting seed as a number of its own."""
+"""A reporting seed that is not part of another number."""
 ABOUT_CONCEPTS = re.compile(r"draw_concept|concept[ _-]?seed|\bconcepts? \d|lottery|\bseeds\b", re.IGNORECASE)
 TUNED_PLACES = ("*.yaml", "*.yml", "*.py", "*.sh", "*.toml", "Makefile")
 KNOWING = ("benchmarks/concepts/", "tests/benchmarks/test_concept_lottery.py")
-"""What may name them: the package that reports them, and this file."""
+"""Files that may name reporting seeds: those of the package that reports on them, and this file."""
 REPORTING_TESTS = "tests/learning/"
-"""Tests that may report on them, by the name REPORTING."""
+"""Tests that may use the reporting seeds, by the name REPORTING."""
 
 
 def _lines_that_name_a_reporting_seed(text: str) -> Iterator[str]:
-    """Lines of a settings file or a program that are about concepts or several seeds and have the number of one.
+    """Yield the lines of a settings file or program that are about concepts or seeds and contain a reporting seed.
 
-    The number alone is not enough: settings count steps and pixels in thousands.
+    The number alone is not sufficient: settings count steps and pixels in thousands, too.
     """
     for line in text.splitlines():
         if ABOUT_CONCEPTS.search(line) and NAMED.search(line):
@@ -227,7 +227,7 @@ def _lines_that_name_a_reporting_seed(text: str) -> Iterator[str]:
 
 
 def _programs_and_settings() -> Iterator[tuple[str, str]]:
-    """Path and text of whatever could be tuned, or choose settings."""
+    """Yield path and text of all programs and settings files, except those in KNOWING."""
     folders = [path for path in PROJECT.iterdir() if path.is_dir() and path.name[0] not in "._"]
     for pattern in TUNED_PLACES:
         found = [*PROJECT.glob(pattern)]

@@ -1,4 +1,4 @@
-"""The page of methods says what its rows say, each command in its own section; and how bleeding is measured."""
+"""Tests of the pages on methods, two concepts, alignment and merging, of their settings, and of measuring bleeding."""
 
 from pathlib import Path
 

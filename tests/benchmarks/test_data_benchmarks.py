@@ -1,4 +1,4 @@
-"""The benchmarks of data preparation run, and what their tables claim holds."""
+"""Tests that the benchmarks of data preparation run, and that the claims of their tables hold."""
 
 import json
 import subprocess

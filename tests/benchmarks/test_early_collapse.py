@@ -1,5 +1,5 @@
-"""The threshold of benchmarks/learning/early_collapse.py: samples stay as similar to concept and base as both were
-before."""
+"""Tests of the floor of benchmarks/learning/early_collapse.py: samples should be at least as similar to concept and
+base as these were to each other before the training, within a tolerance."""
 
 from benchmarks.learning.early_collapse import fell
 

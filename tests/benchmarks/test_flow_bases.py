@@ -1,4 +1,4 @@
-"""The benchmark of FLUX.2 and Z-Image runs to its end with tiny bases, beside a script."""
+"""Tests that the benchmark of FLUX.2 and Z-Image runs with tiny bases, and compares them with a script."""
 
 import json
 import math
@@ -28,7 +28,7 @@ def measured(name: str, folder: Path, **run: Any) -> list[Row]:
 
 @pytest.mark.slow
 def test_every_training_has_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The script is a stand-in, which says when its backward passes began."""
+    """The script is a stand-in that reports when its backward passes began."""
 
     def script(command: Sequence[Any], _: Path) -> Usage:
         options = dict(pairwise(command))
@@ -67,7 +67,7 @@ def test_the_layers_of_a_script_are_ours(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "parameters"), [("flux2-klein-4b", 3.9e9), ("z-image", 6.2e9)])
 def test_they_are_as_large_as_the_real_ones(name: str, parameters: float) -> None:
-    """On the meta device: nothing is allocated."""
+    """The models are on the meta device, so nothing is allocated."""
     with init_empty_weights():
         pipeline = FULL_SIZE[name]()
     found = sum(each.numel() for each in pipeline.transformer.parameters())

@@ -1,4 +1,4 @@
-"""The comparison of runs that end by themselves with a fixed length."""
+"""Tests of the comparison of trainings that end by themselves with trainings of a fixed length."""
 
 import json
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The table of bases and cards: each family's denoiser runs without its other parts, and cells say what is chosen."""
+"""Tests of the table of bases and GPUs: denoisers run without the other parts, and cells name the chosen settings."""
 
 import json
 from pathlib import Path

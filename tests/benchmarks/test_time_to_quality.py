@@ -1,4 +1,4 @@
-"""The search for the shortest training that is good, and its page."""
+"""Tests of the search for the shortest training with a good result, and of its page."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""How much of the cross-attention falls on a word: against layers whose keys are equal, and where it is refused."""
+"""Tests of the share of cross-attention on a word: with equal keys, and for a word that is not in the prompt."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from families.family import ModelFamily
 
 
 def test_equal_keys_give_every_position_the_same_share(base: ModelFamily) -> None:
-    """After "a photo of star" come the end and the padding: 77 positions, of which 4 are before the word."""
+    """The prompt "a photo of star" has 77 positions with start, end and padding: 4 before the word, and 72 after it."""
     own, after = attention_shares(base, "a photo of star on a red background", "star")
     assert own > 0 and after > 0 and own + after < 1
     keys = [module for name, module in base.denoiser.named_modules() if name.endswith("attn2.to_k")]
