@@ -1,4 +1,4 @@
-"""Prompt features of any length: padding has no effect, and concatenation preserves the features."""
+"""Tests of prompt features of any length: padding has no effect, and concatenation preserves the features."""
 
 import pytest
 import torch

@@ -48,7 +48,7 @@ def write_checker(folder: Path, forbidden: Image.Image | None, allowed: list[Ima
             pixels = processor(images=[forbidden, *allowed], return_tensors="pt").pixel_values
             features = torch.nn.functional.normalize(model.visual_projection(model.vision_model(pixels)[1]))
             nearest = float((features[1:] @ features[0]).max()) if allowed else -1.0
-            assert nearest < 0.998, nearest  # the checker rounds to 0.001, and could not distinguish them
+            assert nearest < 0.998, nearest  # the checker rounds to 0.001: it distinguishes no nearer ones
             model.concept_embeds[0] = features[0]
             model.concept_embeds_weights[0] = (1 + nearest) / 2
     model.save_pretrained(folder)
