@@ -242,7 +242,7 @@ def test_what_it_cannot_learn_is_refused(settings: dict[str, object], said: str,
 
 
 def test_a_trained_stage_b_draws_for_stage_c(folder: Path, family: StageB, tmp_path: Path) -> None:
-    """On a base of Stage C with the same Stage B, the file of a training changes this to the trained Stage B."""
+    """On a base of Stage C with the same Stage B, the file of a training of Stage B has the effect of its weights."""
     trained = tiny_stage_b(pixel_mapper_in_channels=3)
     changes = {
         path: FullLayer(trained.get_submodule(path).weight.detach() - module.weight.detach(), None)

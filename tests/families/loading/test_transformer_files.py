@@ -64,7 +64,8 @@ def test_the_other_tensors_of_a_whole_file_are_passed_over(folder: Path, family:
 
 
 def test_the_names_are_those_that_diffusers_knows() -> None:
-    """diffusers' converter only supports the full width. The joined tensors have as many rows, but one column."""
+    """diffusers' converter only supports the full width. The joined tensors have the full number of rows, and one
+    column."""
     width = 3072
     rows = {"img_attn.qkv": 3 * width, "txt_attn.qkv": 3 * width, "linear1": 7 * width}
     layers = {
