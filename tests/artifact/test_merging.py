@@ -89,7 +89,7 @@ def test_the_outcome_is_the_true_distance_from_the_sum(mode: Mode, two: Sequence
     }
 
 
-def test_linear_is_exact_for_one_file_and_for_factors_that_agree(two: Sequence[Path], tmp_path: Path) -> None:
+def test_linear_is_exact_for_one_file_and_not_for_factors_that_add_up(two: Sequence[Path], tmp_path: Path) -> None:
     assert merge(two[:1], [-0.4], tmp_path / "a.safetensors", "linear").error < 1e-6
     assert merge([two[0], two[0]], [0.5, 0.5], tmp_path / "b.safetensors", "linear").error > 0.1  # (2a)(2b)·½ ≠ ab
     one, again = deltas(two[0]), deltas(tmp_path / "a.safetensors")

@@ -92,6 +92,6 @@ def test_the_last_record_of_each_kind_of_machine_is_kept(
     assert all("earlier" not in each for each in written["earlier"])
 
 
-def test_the_reference_loop_does_the_same_work_each_time() -> None:
+def test_the_reference_loop_is_timed_with_its_spread() -> None:
     found = reference_loop()
     assert found["ms"] > 0 and found["spread"] >= 0

@@ -76,7 +76,8 @@ def test_the_fingerprint_stays(tmp_path: Path, anywhere: None) -> None:
     assert whole and all(isinstance(layer, Fp8Linear) for layer in whole)
 
 
-def test_a_cpu_is_refused(tmp_path: Path) -> None:
+def test_a_cpu_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     base, generation = write_z_image(tmp_path / "base"), Generation(say=lambda _: None)
     with pytest.raises(RequestError, match=r"^go_fast: needs a GPU that supports fp8 .* this is a CPU. Leave it out$"):
         drawn(generation, base, go_fast=True)

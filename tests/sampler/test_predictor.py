@@ -77,12 +77,12 @@ def test_several_loras_each_at_its_scale(base: ModelFamily, ask: Ask, weights: s
 
 
 def test_the_trigger_is_a_whole_word_and_is_reported(ask: Ask, weights: str, said: list[str]) -> None:
-    assert pixels(ask("a TOKEN in Tokyo", lora=weights)) == pixels(ask("a TOKEN in Tokyo", lora=weights))
-    assert "trigger words: TOK" in said
-    assert "warning: the prompt does not contain the trigger word TOK; add it for the concept" in said
+    missing = "warning: the prompt does not contain the trigger word TOK; add it for the concept"
+    ask("a TOKEN in Tokyo", lora=weights)
+    assert "trigger words: TOK" in said and missing in said
     said.clear()
     ask("TOK's hat", lora=weights)
-    assert not any("lacks" in line for line in said)
+    assert missing not in said
     assert "seed: 3" in said and "generating: 100 %" in said
 
 

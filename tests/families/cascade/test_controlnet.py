@@ -197,7 +197,6 @@ def test_what_its_first_layer_reads(family: Cascade) -> None:
     seen: list[Tensor] = []
     for channels in (1, 4):
         controlnet = family.new_controlnet(ControlForm(channels))
-        controlnet.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
         controlnet.backbone[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
         controlnet(picture)
     bright, masked = (each[0] for each in seen)
