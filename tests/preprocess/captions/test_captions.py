@@ -4,13 +4,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from preprocess.captions.columns import Columns
 from preprocess.captions.file_names import file_name_caption
 from preprocess.captions.pairing import CaptionFinder
-from preprocess.captions.trigger import has_trigger, with_affixes, with_trigger
+from preprocess.captions.trigger import with_affixes, with_trigger
 from preprocess.errors import DatasetError
 from preprocess.uploads.decoding import is_image_name
 from preprocess.uploads.intake import FoundFile
@@ -181,13 +179,6 @@ def test_windows_text_is_read(make_folder: MakeFiles) -> None:
 )
 def test_the_trigger_is_put_in(caption: str, mode: str, class_word: str | None, expected: str) -> None:
     assert with_trigger(caption, "TOK", class_word, mode) == expected
-
-
-@given(st.text(max_size=80), st.sampled_from(["face", "object", "style"]), st.sampled_from([None, "dog"]))
-def test_every_caption_ends_up_with_the_trigger_once_and_for_all(text: str, mode: str, class_word: str | None) -> None:
-    once = with_trigger(text, "TOK", class_word, mode)
-    assert has_trigger(once, "TOK")
-    assert with_trigger(once, "TOK", class_word, mode) == once
 
 
 @pytest.mark.parametrize(

@@ -95,10 +95,5 @@ def test_an_interval_is_at_least_one() -> None:
         build_config({"prior_matching_weight": 1.0, "prior_matching_interval": 0})
 
 
-def test_an_interval_without_prior_matching_is_an_error() -> None:
-    with pytest.raises(ConfigError, match="prior_matching_interval has no effect with prior_matching_weight 0"):
-        build_config({"prior_matching_interval": 2, "prior_matching_weight": 0})
-
-
 def kind(prompt: str) -> str:
     return "empty" if not prompt else "kept" if prompt in KEPT else "caption"
