@@ -19,7 +19,7 @@ OF_TOKENS = (
 """Settings without effect if the trigger is a plain word."""
 BY_FAMILY = ("guidance_scale", "num_inference_steps", "timestep_bias")
 """Settings with a default that depends on the family."""
-OPEN = ("num_tokens", "loss_weighting", "lora_targets", *OPEN_OF_THE_PRIOR, *BY_FAMILY)
+OPEN = ("num_tokens", "train_tokens", "loss_weighting", "lora_targets", *OPEN_OF_THE_PRIOR, *BY_FAMILY)
 """Settings that are treated as not given unless they are marked as set, as in a resumed configuration."""
 
 

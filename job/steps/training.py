@@ -64,9 +64,9 @@ def train(
             with suppress(TrainingDiverged):  # weights that are not finite are not saved
                 training.write(output.weights)
     state_line = _keep_the_end(training, work)
-    lines = list(_return_to_the_best(training, length, checkpoints))
+    lines = list(_return_to_the_best(training, length, checkpoints, span[1]))
     training.write(output.weights)
-    yield from (Progress(line, span[1]) for line in (*state_line, *lines))
+    yield from (*(Progress(line, span[1]) for line in state_line), *lines)
 
 
 class WorkOfSteps:
@@ -112,12 +112,7 @@ class WorkOfSteps:
                 )
             )
         lines += [self._line(warning, step, warning=True) for warning in warnings]
-        if self._validation.due(step.number):
-            with self._watch.timing("validation"):
-                lines.append(self._validation.observe(step.number))
-        if self._length.due(step.number):
-            with self._watch.timing("look"):
-                lines += [self._line(line, step) for line in self._length.observe(step.number)]
+        lines += self._scores(step)
         kept = training.best.kept | self._length.protected
         if self._schedule.due(step.number) or step.number in kept:
             self._checkpoints.protected = kept
@@ -131,6 +126,23 @@ class WorkOfSteps:
         if training.best.waited_enough:
             lines.append(self._line(f"no improvement in {training.best.since} validations: stopping early", step))
         return lines
+
+    def _scores(self, step: Step) -> list[Progress]:
+        """Score held-out images and samples where they are due, also if the samples end the run with this step."""
+        lines = []
+        validated = self._validation.due(step.number)
+        if validated:
+            lines.append(self._validated(step))
+        if self._length.due(step.number):
+            with self._watch.timing("look"):
+                lines += [self._line(line, step) for line in self._length.observe(step.number)]
+        if not validated and self._validation.due(step.number):
+            lines.append(self._validated(step))
+        return lines
+
+    def _validated(self, step: Step) -> Progress:
+        with self._watch.timing("validation"):
+            return self._validation.observe(step.number)
 
     def keep_state(self) -> None:
         """Write a checkpoint of the last step, if there is none."""
@@ -188,22 +200,28 @@ def _write_samples(training: Training, samples: SampleSettings, output: OutputFo
     write_prompts([each.prompt for each in conditions], output.step_prompts)
 
 
-def _return_to_the_best(training: Training, length: Length, checkpoints: Checkpoints) -> Iterator[str]:
-    """Restore the step with the best score on held-out images, otherwise the one with the best samples."""
+def _return_to_the_best(
+    training: Training, length: Length, checkpoints: Checkpoints, fraction: float
+) -> Iterator[Progress]:
+    """Restore the step with the best score on held-out images, otherwise the one with the best samples. Yields
+    messages: a warning if its checkpoint was removed."""
     best, last = training.best, training.trainer.step
-    if best.step is None:
-        look = length.better_than_last
-        if look is not None:
-            _restore_weights(training, checkpoints, look.step)
-            yield f"returning step {look.step} instead of the last step {last}: its samples are better"
+    if best.step is not None:
+        assert training.scorer is not None
+        step, why = best.step, f"its {training.scorer.name} is {best.score:.4f}, the lowest"
+    elif (look := length.better_than_last) is not None:
+        step, why = look.step, "its samples are better"
+    else:
         return
-    assert training.scorer is not None
-    what = f"its {training.scorer.name} is {best.score:.4f}, the lowest"
-    if best.step == last:
-        yield f"the last step is the best: {what}"
+    if step == last:
+        yield Progress(f"the last step is the best: {why}", fraction)
         return
-    _restore_weights(training, checkpoints, best.step)
-    yield f"returning step {best.step} instead of the last step {last}: {what}"
+    if not checkpoints.path(step).is_dir():
+        gone = f"{checkpoints.path(step)} was removed, although {why}: the last step {last} is returned instead"
+        yield Progress(gone, fraction, warning=True)
+        return
+    _restore_weights(training, checkpoints, step)
+    yield Progress(f"returning step {step} instead of the last step {last}: {why}", fraction)
 
 
 def _restore_weights(training: Training, checkpoints: Checkpoints, step: int) -> None:

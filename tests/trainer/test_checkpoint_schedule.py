@@ -3,6 +3,7 @@ the number of images per step."""
 
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,6 +16,7 @@ from tests.families.golden_curves import curve_config, curve_training
 from tests.tiny_models import load_tiny, write_sd15
 from trainer.checkpoints.folders import Checkpoints
 from trainer.checkpoints.schedule import CheckpointSchedule
+from trainer.trainables.trainable import TrainingDiverged
 
 
 @pytest.mark.parametrize(
@@ -68,3 +70,16 @@ def test_a_run_with_epoch_checkpoints_and_few_samples(tmp_path: Path) -> None:
     output = OutputFolder.create(tmp_path / "out")
     list(run(config, [EXAMPLE], output))
     assert Checkpoints(output.checkpoints).due_steps() == [3, 6, 9]
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
+    """Weights that are not finite raise TrainingDiverged, and a full disk SafetensorError."""
+
+    def write(path: Path) -> None:
+        path.write_bytes(b"half of it")
+        raise TrainingDiverged("not finite")
+
+    training = SimpleNamespace(trainer=SimpleNamespace(step=3), write=write)
+    with pytest.raises(TrainingDiverged):
+        Checkpoints(tmp_path).write(training)  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())

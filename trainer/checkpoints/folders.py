@@ -64,7 +64,7 @@ class Checkpoints:
                 (partial / EXTRA).touch()
             shutil.rmtree(target, ignore_errors=True)
             os.replace(partial, target)
-        except OSError:  # for a full disk: free the space
+        except BaseException:  # such as a full disk, or weights that are not finite
             shutil.rmtree(partial, ignore_errors=True)
             raise
         self.remove_extra(other_than=training.trainer.step)

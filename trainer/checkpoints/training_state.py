@@ -74,8 +74,8 @@ def restore(training: Training, state: dict[str, Any]) -> None:
         )
     trainer.step, training.seconds = state["step"], state["seconds"]
     trainer.accumulation.parts = state["parts"]
-    if state["config"]["max_train_steps"] == training.config.max_train_steps:
-        trainer.end_at(state["total_steps"])  # a time limit may have shortened the run
+    if _has_same_end(state, training):
+        trainer.end_at(state["total_steps"])
     for trainable in trainer.trainables:
         saved, shards = state["trainables"][trainable.name], state.get(SHARDS_AT)
         require_same_sharding(saved, trainable.sharded)
@@ -93,6 +93,15 @@ def restore(training: Training, state: dict[str, Any]) -> None:
         training.settling.load_state_dict(state["settling"])
     if training.scorer is not None:
         training.scorer.load_state_dict(state["scorer"])
+
+
+def _has_same_end(state: dict[str, Any], training: Training) -> bool:
+    """Whether the run ends where it would have ended at its checkpoint: a time limit, which may be different now, or
+    its samples may have shortened it."""
+    before, config = state["config"], training.config
+    settled = training.settling is not None and (state.get("settling") or {}).get("reason") is not None
+    same_limit = before["max_train_minutes"] == config.max_train_minutes
+    return bool(before["max_train_steps"] == config.max_train_steps and (same_limit or settled))
 
 
 def _digest_of(adapter: TrainingAdapter | None) -> str | None:

@@ -36,6 +36,7 @@ class PromptCache:
         different = list(dict.fromkeys(prompts))
         if self.frozen:
             return PromptFeatures.joined([self._keep(prompt) for prompt in prompts])
+        self._kept.clear()  # a run that is lengthened trains tokens again
         if len(different) == len(prompts):
             return self.encode(prompts)
         features = self.encode(different)

@@ -40,17 +40,19 @@ def loss_terms(
 ) -> list[LossTerm]:
     """Return the terms of `objective`. `mask_floor`: resolved. `class_words`: as returned by `class_words_of`.
     `examples`: the training examples."""
-    terms: list[LossTerm] = [_denoising(objective, mask_floor)]
-    if objective.loss_type == "dco":
-        assert objective.loss_weighting != "adaptive"
-        weighting = TimestepWeighting(objective.loss_weighting, _gamma(objective))
-        settings = (tokens.triggers, class_words, objective.dco_beta, weighting, mask_floor)
-        terms = [DirectConsistency(family, parts, *settings)]
+    terms: list[LossTerm] = []
     if objective.token_attention_weight > 0:
         # must come before terms that run the denoiser again
         capture = AttentionCapture(family.denoiser)
         ids = tokens.placeholders.ids[0]
         terms.append(TokenAttention(capture, family.tokenizers[0], ids, objective.token_attention_weight))
+    if objective.loss_type == "dco":
+        assert objective.loss_weighting != "adaptive"
+        weighting = TimestepWeighting(objective.loss_weighting, _gamma(objective))
+        settings = (tokens.triggers, class_words, objective.dco_beta, weighting, mask_floor)
+        terms.append(DirectConsistency(family, parts, *settings))
+    else:
+        terms.insert(0, _denoising(objective, mask_floor))
     if objective.prior_matching_weight > 0:
         terms.append(_prior_matching(objective, class_words, family, parts, generators, examples))
     if objective.prompt_alignment_weight > 0:

@@ -72,8 +72,8 @@ class Trainable:
     @property
     def learning_rates(self) -> dict[str, float]:
         """Rates by name; up projections with their own rate have their own name."""
-        own, *others = map(float, self.schedule.get_last_lr())
-        return {self.name: own} | ({f"{self.name}_up": others[-1]} if self._up_ratio != 1 else {})
+        own = self.learning_rate
+        return {self.name: own} | ({f"{self.name}_up": self._up_ratio * own} if self._up_ratio != 1 else {})
 
     @property
     def effective_learning_rate(self) -> float:
@@ -105,10 +105,14 @@ class Trainable:
         return nn.utils.clip_grad_norm_(self.parameters, self._max_grad_norm)
 
     def update(self) -> None:
-        """Step, advance the schedule, clear the gradients, update the averages."""
-        self.optimizer.step()
-        self.schedule.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        """Step, advance the schedule, clear the gradients, update the averages. After its part of the run there is no
+        step: even with a rate of 0, token retraction and schedule-free averages would change the parameters."""
+        if self.finished:
+            self.skip()
+        else:
+            self.optimizer.step()
+            self.schedule.step()
+            self.optimizer.zero_grad(set_to_none=True)
         self.averages.follow()
 
     def skip(self) -> None:

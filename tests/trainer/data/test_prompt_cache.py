@@ -1,6 +1,7 @@
 """The prompt cache encodes no prompt unnecessarily, and does not change the features."""
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -106,3 +107,16 @@ def test_kept_features_are_those_that_are_read(base: ModelFamily, prepared: Prep
         restore(training, state)
         list(training.trainer.steps())
         assert all(torch.equal(*pair) for pair in zip(tensors(capture(training)), expected, strict=True))
+
+
+def test_features_from_before_a_run_was_lengthened_are_dropped(base: ModelFamily) -> None:
+    """A time limit may end the tokens' part of the run early, and then lengthen the run again."""
+    tokens = SimpleNamespace(name="tokens", finished=True)
+    encode = Counted(base)
+    cache = PromptCache(encode, [tokens])  # type: ignore[list-item]
+    cache(["a red star"])
+    tokens.finished = False
+    cache(["a blue star"])
+    tokens.finished = True
+    cache(["a red star"])
+    assert encode.read == ["a red star", "a blue star", "a red star"]

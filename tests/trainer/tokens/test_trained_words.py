@@ -10,9 +10,10 @@ from accelerate import Accelerator
 from artifact.placement.placing import PlacedArtifacts
 from families.family import ModelFamily, SizeConditioning
 from families.parts.placeholder_tokens import expand_triggers
+from job.resume import resumed_config
 from preprocess.dataset import PreparedDataset
 from settings.record import ConfigError
-from settings.training import build_config
+from settings.training import TrainingConfig, build_config
 from tests.tiny_models import SIDE, load_tiny
 from trainer.building import build_training
 from trainer.data.latent_cache import CachedExample, CachedView
@@ -84,3 +85,11 @@ def test_new_and_known_words_are_trained_and_all_others_stay_bit_for_bit(family:
 def test_words_that_cannot_be_trained_are_refused(settings: dict[str, object], said: str, family: ModelFamily) -> None:
     with pytest.raises(ConfigError, match=said):
         resolve(build_config({**SETTINGS, **settings}), family)
+
+
+def test_a_resumed_run_trains_them_further(family: ModelFamily) -> None:
+    training = training_of(family, train_tokens=WORDS)
+    training.remove()
+    saved = training.config.model_dump(mode="json")
+    resumed = resolve(resumed_config(build_config(saved), TrainingConfig()), family)
+    assert resumed.token_learning_rate == training.config.token_learning_rate == 1e-2

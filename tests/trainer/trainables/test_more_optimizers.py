@@ -153,6 +153,16 @@ def test_lora_plus_is_two_rates_that_follow_one_schedule() -> None:
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
 
 
+def test_lora_plus_with_muon_reports_the_rate_of_the_up_projections() -> None:
+    """Muon's groups are ordered by the shapes of their parameters: DoRA's magnitudes come last."""
+    down, up, magnitudes = (nn.Parameter(torch.ones(shape)) for shape in ((2, 3), (3, 2), (3,)))
+    it = Trainable(
+        "lora", [down, up, magnitudes], optimizer=OptimizerSettings("muon", RATE, up_ratio=4.0),
+        schedule=ScheduleSettings("constant", 0), max_grad_norm=1.0, total_steps=2, undecayed=[magnitudes], ups=[up],
+    )  # fmt: skip
+    assert it.learning_rates == pytest.approx({"lora": RATE, "lora_up": 4 * RATE})
+
+
 @pytest.mark.parametrize("values", [{"optimizer": "prodigy"}, {"adapter": "loha"}, {"adapter": "full"}])
 def test_lora_plus_is_refused_where_it_means_nothing(values: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="lora_plus_ratio"):

@@ -1,6 +1,8 @@
 """Tests of the held-out loss, the best step and early stopping."""
 
 import json
+import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from artifact.artifact import Artifact
 from families.family import ModelFamily, SizeConditioning
 from job.output_folder import OutputFolder
 from job.run import run
+from job.steps.length import Length
 from job.steps.training import train
 from settings.training import TrainingConfig, build_config
 from tests.conftest import EXAMPLE
@@ -157,6 +160,41 @@ def test_the_best_step_is_returned_and_not_the_last(
     checkpoint = Artifact.read(output.checkpoints / f"step_{best:06d}" / "weights.safetensors")
     assert returned.description is not None and returned.description.steps == best
     assert returned.tokens and all(torch.equal(rows, checkpoint.tokens[name]) for name, rows in returned.tokens.items())
+
+
+def test_a_best_checkpoint_that_was_removed_is_a_warning_and_the_last_step_is_returned(
+    base: ModelFamily, prepared: Prepared, tmp_path: Path  # noqa: F811
+) -> None:  # fmt: skip
+    output = OutputFolder.create(tmp_path / "out")
+    for training in trainings(base, CONFIG, prepared):
+        training.scorer = Planned([9, 3, 1, 2, 2, 2])
+        events = train(training, output, samples_of(training))
+        while next(events).step != 3:
+            pass
+        shutil.rmtree(output.checkpoints / "step_000002")
+        last = list(events)[-1]
+    assert last.warning and "step_000002 was removed" in last.message and "last step 5 is returned" in last.message
+    description = Artifact.read(output.weights).description
+    assert description is not None and description.steps == 5
+
+
+def test_a_step_that_becomes_the_last_one_by_its_samples_is_scored_too(
+    base: ModelFamily, prepared: Prepared, tmp_path: Path  # noqa: F811
+) -> None:  # fmt: skip
+    class EndsAtTwo(Length):
+        def due(self, step: int) -> bool:
+            return step == 2
+
+        def observe(self, step: int) -> Iterator[str]:
+            training.trainer.end_at(step)
+            yield "settled"
+
+    output = OutputFolder.create(tmp_path / "out")
+    for training in trainings(base, CONFIG.model_copy(update={"validation_steps": 4}), prepared):
+        training.scorer = Planned([9, 3])
+        list(train(training, output, samples_of(training), length=EndsAtTwo(training)))
+    lines = [json.loads(line) for line in output.validation.read_text().splitlines()]
+    assert [line["step"] for line in lines] == [0, 2]
 
 
 @pytest.mark.slow
