@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import model_validator
 
 from settings.composed import OF_THE_FIRST_PASS, ComposedSections
-from settings.record import build_settings
+from settings.record import ConfigError, build_settings
 from settings.rules.adapters import ADAPTER_RULES
 from settings.sections.duration import DurationSection
 from settings.sections.optimization import PRODIGY, SCHEDULE_FREE
@@ -26,10 +26,7 @@ class TrainingConfig(ComposedSections):
     @model_validator(mode="after")
     def _rules_across_sections(self) -> "TrainingConfig":
         for rule in (
-            _warmup_rule,
-            _average_rule,
-            _checkpoint_rule,
-            _validation_rule,
+            *LENGTH_RULES,
             _phase_rule,
             _mask_rule,
             *ADAPTER_RULES,
@@ -61,9 +58,16 @@ class TrainingConfig(ComposedSections):
         return {name: getattr(self, name) for name in self.model_fields_set}
 
     def planned(self, duration: DurationSection) -> "TrainingConfig":
-        """Return the configuration with the given duration, and the warm-up that follows from it."""
+        """Return the configuration with the given duration, and the warm-up that follows from it. Raises ConfigError
+        for intervals and starts beyond its end."""
         planned = self.with_values(dict(duration))
-        return planned.with_values({"lr_warmup_steps": planned.warmup_steps})
+        planned = planned.with_values({"lr_warmup_steps": planned.warmup_steps})
+        try:
+            for rule in LENGTH_RULES:
+                rule(planned)
+        except ValueError as error:
+            raise ConfigError(f"{error}. The number of steps follows from the images, if it is not set") from error
+        return planned
 
     def with_values(self, found: Mapping[str, Any]) -> "TrainingConfig":
         """Return the configuration with validated values filled in. Fields that the user set stay marked as set."""
@@ -115,6 +119,10 @@ def _validation_rule(config: TrainingConfig) -> None:
             f"validation_steps ({config.validation_steps}) exceeds max_train_steps ({config.max_train_steps}), so "
             "nothing would be validated; set a smaller value"
         )
+
+
+LENGTH_RULES = (_warmup_rule, _average_rule, _checkpoint_rule, _validation_rule)
+"""Rules about the length of the run, which is often known only when the images are."""
 
 
 def _phase_rule(config: TrainingConfig) -> None:

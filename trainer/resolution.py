@@ -49,7 +49,7 @@ def resolve(config: TrainingConfig, family: ModelFamily) -> TrainingConfig:
     _require_fitting(config, family, filled["num_tokens"])
     draws_from_prompts = not config.is_controlnet and restoring(family) is None
     found = {
-        "loss_weighting": _loss_weighting(config, family),
+        "loss_weighting": _fitting_gamma(config, _loss_weighting(config, family), family),
         "controlnet_blocks": resolved_blocks(config.controlnet_blocks, family) if config.is_controlnet else (),
         "lora_targets": _lora_targets(config, family),
         "resolution": sides if len(sides) > 1 else sides[0],
@@ -134,6 +134,19 @@ def _loss_weighting(config: TrainingConfig, family: ModelFamily) -> str:
             "out"
         )
     return "uniform"
+
+
+def _fitting_gamma(config: TrainingConfig, weighting: str, family: ModelFamily) -> str:
+    """Return the weighting. Raises ConfigError if min_snr_gamma is set, and this base's default has no γ."""
+    if config.differs("min_snr_gamma") and weighting not in ("min_snr", "soft_min_snr"):
+        remedy = "leave it out"
+        if family.noise_process.prediction_type != "flow":
+            remedy = "set loss_weighting: min_snr, or leave it out"
+        raise ConfigError(
+            f"min_snr_gamma has no effect with loss_weighting {weighting}, the default for {config.base_model}; "
+            f"{remedy}"
+        )
+    return weighting
 
 
 def _require_readable_prompts(

@@ -93,10 +93,34 @@ def _controlnet_rule(config: ComposedSections) -> None:
         raise ValueError(
             f"{unused[0]} has no effect with adapter: controlnet, which trains only the ControlNet; leave it out"
         )
+    if config.loss_type == "dco":
+        raise ValueError(
+            "loss_type: dco compares the model with the base model, which a ControlNet does not change; choose mse or "
+            "huber"
+        )
     if config.evaluate == "true":
         raise ValueError(
             "evaluate: true has no effect with adapter: controlnet; set validation_steps, and compare its samples"
         )
+
+
+def _collapse_rule(config: ComposedSections) -> None:
+    given = "collapse_guard: lower" if config.collapse_guard == "lower" else ""
+    given = "collapse_limit" if config.differs("collapse_limit") else given
+    if not given:
+        return
+    if not config.has_low_rank_adapter:
+        raise ValueError(
+            f"{given} has no effect with adapter: {config.adapter}, whose change is not measured; leave it out, or "
+            "choose lora"
+        )
+    if config.init_weights is not None:
+        raise ValueError(
+            f"{given} has no effect with init_weights, which change the base model before the first step; leave one "
+            "of them out"
+        )
+    if config.collapse_guard == "off":
+        raise ValueError(f"{given} has no effect with collapse_guard: off; leave one of them out")
 
 
 def _perfusion_rule(config: ComposedSections) -> None:
@@ -177,6 +201,7 @@ ADAPTER_RULES: tuple[Callable[[ComposedSections], None], ...] = (
     _adapter_rule,
     _model_rule,
     _controlnet_rule,
+    _collapse_rule,
     _perfusion_rule,
     _sharding_rule,
     _storage_rule,

@@ -18,7 +18,7 @@ from settings.training import TrainingConfig, build_config
 from tests.job.test_resume import CONFIG as RESUME_CONFIG
 from tests.job.test_resume import Prepared, prepared, tensors, trainings  # noqa: F401 (a fixture)
 from tests.samples import samples_of
-from trainer.checkpoints.training_state import capture
+from trainer.checkpoints.training_state import capture, restore
 from trainer.data.latent_cache import CachedExample, CachedView
 from trainer.duration import describe, plan_duration
 from trainer.execution.accumulation import OutOfMemory
@@ -253,3 +253,32 @@ def test_a_single_image_that_does_not_fit_is_an_error(
             next(training.trainer.steps())
         after = list(tensors([each.parameters for each in training.trainer.trainables]))
         assert all(torch.equal(*pair) for pair in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"ema_decay": 0.9, "ema_start": 500}, {"checkpointing_steps": 501}, {"validation_steps": 501},
+     {"lr_warmup_steps": 500}],
+)  # fmt: skip
+def test_what_lies_beyond_the_planned_end_is_an_error_as_with_a_given_one(values: dict[str, Any]) -> None:
+    (name,) = values.keys() - {"ema_decay"}
+    config = build_config(values)
+    with pytest.raises(ConfigError, match=f"{name} .50[01]. .*max_train_steps .500."):
+        config.planned(plan_duration(config.duration, examples(10)))
+    with pytest.raises(ConfigError, match=name):
+        build_config({**values, "max_train_steps": 500})
+
+
+@pytest.mark.parametrize(("limit", "end"), [(None, 2), (9.0, 5)])
+def test_a_higher_time_limit_continues_a_run_that_it_has_ended(
+    limit: float | None, end: int, base: ModelFamily, prepared: Prepared  # noqa: F811
+) -> None:  # fmt: skip
+    config = CONFIG.model_copy(update={"max_train_minutes": 5.0})
+    for training in trainings(base, config, prepared):
+        training.trainer.end_at(2)
+        list(training.trainer.steps())
+        state = capture(training)
+    raised = resumed_config(build_config(state["config"]), TrainingConfig(max_train_minutes=limit))
+    for training in trainings(base, raised, prepared):
+        restore(training, state)
+        assert (training.trainer.step, training.trainer.max_train_steps) == (2, end)

@@ -68,6 +68,21 @@ def test_the_log_says_how_far_weights_and_tokens_moved(
     assert lines[-1]["token_norms"]["clip_l"] == pytest.approx(float(row.norm(dim=1).mean() / usual), rel=1e-2)
 
 
+def test_after_its_part_of_the_run_nothing_changes_a_parameter() -> None:
+    """Neither hooks of the optimizer, such as token retraction, nor optimizers that average with a rate of 0."""
+    row = torch.nn.Parameter(torch.ones(2))
+    settings, schedule = OptimizerSettings("adamw", 0.1), ScheduleSettings("constant", 0, last=0.5)
+    tokens = Trainable("tokens", [row], optimizer=settings, schedule=schedule, max_grad_norm=1.0, total_steps=4)
+    tokens.optimizer.register_step_post_hook(lambda *_: row.data.mul_(0.5))
+    seen = []
+    for _ in range(4):
+        row.grad = torch.ones(2)
+        tokens.update()
+        seen.append(row.detach().clone())
+    assert row.grad is None and tokens.schedule.last_epoch == 4 and tokens.finished
+    assert not torch.equal(seen[0], seen[1]) and torch.equal(seen[1], seen[2]) and torch.equal(seen[2], seen[3])
+
+
 def a_trainable() -> Trainable:
     schedule = ScheduleSettings("constant", 0)
     return Trainable("lora", [torch.nn.Parameter(torch.zeros(2))], optimizer=OptimizerSettings("adamw", 0.1),
@@ -97,6 +112,10 @@ def test_the_guard(mode: CollapseGuardName, said: int, rate: float) -> None:
         ({"tokens_first": 0.5, "tokens_until": 0.5}, "tokens_first .0.5. must be less than tokens_until"),
         ({"tokens_first": 0.1, "token_learning_rate": 0}, "tokens_first has no effect with token_learning_rate 0"),
         ({"tokens_until": 0.5, "token_learning_rate": 0}, "tokens_until has no effect with token_learning_rate 0"),
+        ({"collapse_guard": "lower", "adapter": "perfusion"}, "collapse_guard: lower has no effect with adapter: perf"),
+        ({"collapse_limit": 0.1, "adapter": "none"}, "collapse_limit has no effect with adapter: none"),
+        ({"collapse_guard": "lower", "init_weights": "a.safetensors"}, "lower has no effect with init_weights"),
+        ({"collapse_limit": 0.1, "collapse_guard": "off"}, "collapse_limit has no effect with collapse_guard: off"),
     ],
 )
 def test_phases_that_contradict(values: dict[str, Any], message: str) -> None:

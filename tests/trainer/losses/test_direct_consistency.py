@@ -11,16 +11,20 @@ import pytest
 import torch
 from torch import Tensor
 
+from families.family import ModelFamily
 from families.noise.diffusion_process import DiffusionProcess
 from families.noise.flow_matching import FlowMatching
 from families.noise.noise_process import Draw, NoiseProcess
 from settings.record import ConfigError
 from settings.training import build_config
+from tests.job.test_resume import CONFIG as RESUME_CONFIG
+from tests.job.test_resume import Prepared, prepared, trainings  # noqa: F401 (a fixture)
 from tests.trainer.losses.test_masked_loss import ALPHAS, context, random_masks
 from trainer.losses.direct_consistency import DirectConsistency
 from trainer.losses.mean_squared_error import MeanSquaredError
 from trainer.losses.term import StepContext
 from trainer.losses.weighting import TimestepWeighting
+from trainer.resolution import resolve
 
 PROCESSES: list[NoiseProcess] = [
     DiffusionProcess(ALPHAS, "epsilon"), DiffusionProcess(ALPHAS, "v_prediction"), FlowMatching(num_timesteps=50)
@@ -172,8 +176,31 @@ def test_p2_is_finite_at_pure_noise() -> None:
         ({"prior_matching_on": "captions", "prior_matching_weight": 1, "prior_prompts": ("a",)},
          "prior_prompts has no effect with prior_matching_on: captions"),
         ({"dream": 1.0, "input_perturbation": 0.1}, "dream and input_perturbation both change the input"),
+        ({"adapter": "controlnet", "control": "canny", "loss_type": "dco"}, "which a ControlNet does not change"),
     ],
 )  # fmt: skip
 def test_contradictions_are_errors_that_name_the_remedy(values: Mapping[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build_config(values)
+
+
+def test_it_goes_together_with_token_attention(base: ModelFamily, prepared: Prepared) -> None:  # noqa: F811
+    """Attention is captured in the denoiser's last pass, and this term runs the denoiser again."""
+    config = RESUME_CONFIG.model_copy(update={"loss_type": "dco", "token_attention_weight": 0.1, "mask": "subject"})
+    dataset, examples = prepared
+    views = [[view.load() for view in each.views] for each in examples]
+    masked = [
+        replace(each, views=tuple(replace(view, mask=torch.rand_like(view.moments[:1])) for view in own))
+        for each, own in zip(examples, views, strict=True)
+    ]
+    for training in trainings(base, config, (dataset, masked)):
+        step = next(training.trainer.steps())
+    assert step.losses.keys() == {"dco", "token_attention"} and step.losses["token_attention"] > 0
+
+
+def test_a_gamma_that_the_default_weighting_of_the_base_does_not_have_is_an_error(base: ModelFamily) -> None:
+    values: dict[str, Any] = {"base_model": "mini-sdxl", "min_snr_gamma": 2.0}
+    with pytest.raises(ConfigError, match="no effect with loss_weighting debiased, the default for mini-sdxl; set"):
+        resolve(build_config(values), base)
+    assert resolve(build_config(values | {"loss_weighting": "min_snr"}), base).min_snr_gamma == 2.0
+    assert resolve(build_config(values | {"loss_type": "dco"}), base).loss_weighting == "min_snr"
