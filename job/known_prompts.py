@@ -17,15 +17,17 @@ def known_prompts(job: Job) -> list[str]:
 
 
 def _of_training(job: Job) -> Iterator[str]:
-    """Yield captions, captions with replaced triggers, the triggers alone, and the empty prompt."""
-    replaced = {trigger: [word] for trigger, word in class_words_of(job.config.preparation).items()}
-    for example in job.dataset.examples:
-        yield example.caption
-        if job.config.prior_matching_weight > 0:
-            yield expand_triggers(example.caption, replaced)
-    yield from job.config.class_words
-    yield from job.config.prior_prompts
-    for prompt in job.config.target_prompts:
+    """Yield captions, the triggers alone, both with replaced triggers where a loss asks the base model for them, and
+    the empty prompt."""
+    config = job.config
+    replaced = {trigger: [word] for trigger, word in class_words_of(config.preparation).items()}
+    asks_base = config.prior_matching_weight > 0 or config.loss_type == "dco"
+    for text in (*(caption for example in job.dataset.examples for caption in example.captions), *config.class_words):
+        yield text
+        if asks_base:
+            yield expand_triggers(text, replaced)
+    yield from config.prior_prompts
+    for prompt in config.target_prompts:
         yield prompt
         yield expand_triggers(prompt, replaced)
     yield ""

@@ -18,6 +18,7 @@ from sampler.request import Control, SampleRequest
 from sampler.sampler import Sampler
 from trainer.data.latent_cache import CachedExample
 from trainer.training import Training
+from trainer.validation.sample_prompts import chosen_prompts
 
 CONDITIONS = "conditions"
 """The subfolder of the conditioning images in the folder of the samples."""
@@ -37,11 +38,14 @@ class Condition:
 def sample_conditions(training: Training, settings: SampleSettings) -> list[Condition]:
     """Return the conditions of held-out images, or of the first training images if there are none, with their captions.
 
-    If the user has set validation_prompt, it is the prompt of all samples.
+    If the user has set validation_prompt or validation_prompts, the samples have these prompts in turn.
     """
-    prompt = training.config.given.get("validation_prompt")
+    prompts = chosen_prompts(training.config, training.dataset)
     examples, _ = sampled_examples(training, settings.count)
-    return [_condition(prompt or example.caption, example) for example in examples]
+    return [
+        _condition(prompts[number % len(prompts)] if prompts else example.caption, example)
+        for number, example in enumerate(examples)
+    ]
 
 
 def _condition(prompt: str, example: CachedExample) -> Condition:

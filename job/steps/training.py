@@ -121,7 +121,7 @@ class WorkOfSteps:
                 self._checkpoints.write(training)
             self._saved = step.number
         if _is_due(config.sample_steps, step):
-            with self._watch.timing("samples"):
+            with self._watch.timing("samples"), training.averaged():
                 _write_samples(training, self._samples, self._output, step.number)
         if training.best.waited_enough:
             lines.append(self._line(f"no improvement in {training.best.since} validations: stopping early", step))

@@ -13,6 +13,7 @@ from PIL import Image
 from artifact.artifact import Artifact
 from evaluation.concepts import likeness_said
 from families.family import ModelFamily
+from job.known_prompts import known_prompts
 from job.output_folder import OutputFolder
 from job.resume import resumed_config
 from job.run import run
@@ -22,6 +23,7 @@ from settings.record import ConfigError
 from settings.training import TrainingConfig, build_config
 from tests.conftest import EXAMPLE
 from trainer.resolution import resolve
+from trainer.validation.sample_prompts import chosen_prompts, sample_prompts, with_prompt_of_captions
 
 SETTINGS: dict[str, Any] = {
     "base_model": "mini-sdxl", "class_word": "robot", "captioner": "none", "max_train_steps": 1, "rank": 2,
@@ -186,3 +188,40 @@ def test_a_resumed_run_may_have_others(base: ModelFamily) -> None:
     other = resumed_config(saved, TrainingConfig(validation_prompts=("TOK", "a TOK")))
     assert (other.validation_prompts, other.validation_prompt) == (("TOK", "a TOK"), None)
     assert resumed_config(saved, TrainingConfig()).validation_prompts == PROMPTS
+
+
+@pytest.mark.parametrize("values", [{"loss_type": "dco"}, {"prior_matching_weight": 1.0}, {}])
+def test_a_frozen_text_encoder_gets_all_prompts_of_training_before_the_denoiser_is_loaded(
+    values: dict[str, Any],
+) -> None:
+    """Also all captions of an image with several, and those that a loss asks the base model for."""
+    example = SimpleNamespace(captions=("TOK at sea", "a red TOK"))
+    samples = SimpleNamespace(prompts=(), plain=())
+    job = SimpleNamespace(
+        config=build_config({"class_word": "robot", **values}), dataset=SimpleNamespace(examples=[example]),
+        samples=samples, encoders=None,
+    )  # fmt: skip
+    plain = {"robot at sea", "a red robot", "robot"} if values else set()
+    assert set(known_prompts(job)) == {"TOK at sea", "a red TOK", "TOK", "", *plain}  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({}, ()),
+        ({"validation_prompt": "a house"}, ("a house",)),
+        ({"validation_prompts": ("a house", "a tree")}, ("a house", "a tree")),
+        ({"trigger_word": ""}, ()),
+        ({"trigger_word": "", "validation_prompt": "a house"}, ("a house",)),
+    ],
+)
+def test_the_users_prompts_are_known_in_a_resumed_run(values: dict[str, Any], expected: tuple[str, ...]) -> None:
+    """Samples of a ControlNet have the captions of their images without them."""
+    example = SimpleNamespace(caption="a blue star", concept="")
+    dataset: Any = SimpleNamespace(examples=[example])
+    config = build_config({"adapter": "controlnet", "control": "canny", **values})
+    found = sample_prompts(config.validation, config.preparation, concepts_apart=False)
+    config = with_prompt_of_captions(config.with_values(found), dataset)
+    assert chosen_prompts(config, dataset) == expected
+    saved = build_config(config.model_dump(mode="json"))
+    assert chosen_prompts(resumed_config(saved, TrainingConfig()), dataset) == expected

@@ -68,13 +68,24 @@ def validation_prompt(validation: ValidationSection, preparation: DataConfig) ->
     return next(iter(_templates(preparation)), None)
 
 
+def chosen_prompts(config: TrainingConfig, dataset: PreparedDataset) -> tuple[str, ...]:
+    """The user's prompts of a resolved configuration, none if they are defaults: templates, or the first caption. In a
+    resumed run no setting is marked as given, so a prompt is the user's if it is not the default."""
+    if config.validation_prompts:
+        return config.validation_prompts
+    default = next(iter(_templates(config.preparation)), None)
+    default = _first_caption(dataset) if default is None else default
+    prompt = config.validation_prompt
+    return (prompt,) if prompt and ("validation_prompt" in config.given or prompt != default) else ()
+
+
 def with_prompt_of_captions(config: TrainingConfig, dataset: PreparedDataset, *, new: bool = True) -> TrainingConfig:
     """The resolved configuration with the first caption as its prompt, if there is no other; in a new run also in
     addition to the templates of other concepts, for images of a concept without a trigger word."""
-    examples = [example for example in dataset.examples if example.concept is not None]
     prompt = validation_prompt(config.validation, config.preparation)
     if prompt is None:
-        return config.with_values({"validation_prompt": next(filter(None, (each.caption for each in examples)), "")})
+        return config.with_values({"validation_prompt": _first_caption(dataset)})
+    examples = [example for example in dataset.examples if example.concept is not None]
     wordless = next((each.caption for each in examples if not each.concept and each.caption), None)
     if not new or wordless is None or config.is_controlnet or config.given.keys() & PROMPTS:
         return config
@@ -83,6 +94,12 @@ def with_prompt_of_captions(config: TrainingConfig, dataset: PreparedDataset, *,
         count = _of_each(count, 2)
     prompts = (*(config.validation_prompts or (prompt,))[: MOST_PROMPTS - 1], wordless)
     return config.with_values({"validation_prompts": prompts, "num_validation_images": count})
+
+
+def _first_caption(dataset: PreparedDataset) -> str:
+    """The first caption of the concepts' images that is not empty."""
+    captions = (each.caption for each in dataset.examples if each.concept is not None)
+    return next(filter(None, captions), "")
 
 
 def _of_each(pictures: int, prompts: int) -> int:

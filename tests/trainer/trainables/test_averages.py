@@ -10,9 +10,14 @@ from torch import nn
 from families.family import ModelFamily
 from job.output_folder import OutputFolder
 from job.run import run
+from job.steps.training import train
 from settings.training import TrainingConfig
 from tests.conftest import EXAMPLE
+from tests.job.test_resume import CONFIG as RESUME_CONFIG
+from tests.job.test_resume import Prepared, prepared, trainings  # noqa: F401 (a fixture)
+from tests.samples import samples_of
 from trainer.trainables.averages import Averaging, ExponentialAverages, ScheduleFreeAverages
+from trainer.training import Training
 
 
 def test_the_exponential_average_by_its_formula() -> None:
@@ -87,3 +92,20 @@ def test_a_run_verifies_what_it_averaged(settings: dict[str, object], base: Mode
         num_validation_images=1, num_inference_steps=2, **settings,
     )  # fmt: skip
     assert list(run(config, [EXAMPLE], OutputFolder.create(tmp_path / "out")))[-1].fraction == 1.0
+
+
+def test_samples_during_training_are_drawn_with_the_averages(
+    base: ModelFamily, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+) -> None:  # fmt: skip
+    seen: list[torch.Tensor] = []
+    monkeypatch.setattr("job.steps.training._write_samples", lambda training, *_: seen.append(first(training)))
+
+    def first(training: Training) -> torch.Tensor:
+        return training.trainer.trainables[0].parameters[0].detach().clone()
+
+    config = RESUME_CONFIG.model_copy(update={"ema_decay": 0.9, "sample_steps": 3, "max_train_steps": 3})
+    for training in trainings(base, config, prepared):
+        list(train(training, OutputFolder.create(tmp_path / "out"), samples_of(training)))
+        last = first(training)
+        with training.averaged():
+            assert torch.equal(seen[0], first(training)) and not torch.equal(seen[0], last)
