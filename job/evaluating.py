@@ -14,6 +14,7 @@ from artifact.safetensors_file import write_safetensors
 from evaluation.checkpoints import Evaluation, evaluate_checkpoints, load_encoders, to_json
 from evaluation.scores import Encoders
 from families.family import ModelFamily
+from job.embedding_files import write_embedding_files
 from job.output_folder import OutputFolder
 from job.progress import Progress
 from job.samples import SampleSettings, write_samples
@@ -82,8 +83,7 @@ def evaluating(
     chosen = evaluation.chosen
     rewrite_header(files[chosen.step], output.weights, recommended_scale=chosen.scale)
     artifact = Artifact.read(output.weights)
-    if artifact.tokens:
-        artifact.write_embeddings(output.embeddings)
+    write_embedding_files(artifact, output)
     _sample_choice(samples, family, output, artifact, chosen.scale)
     report = _keep(evaluation, output)
     yield Progress(f"verdict: {evaluation.verdict.headline}", span[1])

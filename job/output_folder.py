@@ -19,6 +19,7 @@ class OutputFolder:
         self.model_file = path / "model.safetensors"
         self.controlnet = path / "controlnet"
         self.embeddings = path / "embeddings.safetensors"
+        self.embeddings_apart = path / "embeddings"
         self.config = path / "config.yaml"
         self.metrics = path / "metrics.jsonl"
         self.validation = path / "validation.jsonl"

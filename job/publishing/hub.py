@@ -37,6 +37,10 @@ def publish(settings: PublishingSection, output: OutputFolder, facts: CardFacts)
     files = [
         CommitOperationAdd("README.md", card.encode()),
         *(CommitOperationAdd(path.name, path) for path in (output.weights, output.embeddings) if path.exists()),
+        *(
+            CommitOperationAdd(f"{output.embeddings_apart.name}/{path.name}", path)
+            for path in sorted(output.embeddings_apart.glob("*.safetensors"))
+        ),
         *(CommitOperationAdd(f"samples/{path.name}", path) for path in samples),
     ]
     api = HfApi(token=_token())

@@ -13,7 +13,7 @@ from artifact.metadata import trained_side
 from families.loading.comfyui import ComfyBase, comfy_base
 from job.output_folder import OutputFolder
 from job.report.recipe import Trained
-from job.report.usage import chosen_scale, concept_name, trained_of
+from job.report.usage import chosen_scale, clip_strength, concept_name, trained_of, with_embeddings
 
 ADAPTERS = ("lora", "rslora", "dora")
 LOADERS = {1: "CLIPLoader", 2: "DualCLIPLoader", 3: "TripleCLIPLoader"}
@@ -62,12 +62,12 @@ def comfyui_workflow(summary: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     name, scale, side = concept_name(trained), chosen_scale(summary), int(trained_side(config))
     by_embedding = bool(trained.encoders and trained.triggers)
-    prompt = trained.prompt.replace(trained.triggers[0], f"embedding:{name}") if by_embedding else trained.prompt
+    prompt = with_embeddings(trained, "embedding:") if by_embedding else trained.prompt
     graph = Graph()
     model, clip, vae = _loaded(graph, base, trained)
     lora = graph.add(
         "LoraLoader", model=model, clip=clip, lora_name=f"{name}.safetensors", strength_model=scale,
-        strength_clip=0.0 if by_embedding else scale,
+        strength_clip=clip_strength(trained, scale) if by_embedding else scale,
     )  # fmt: skip
     model, clip = [lora, 0], [lora, 1]
     if base.shift is not None:

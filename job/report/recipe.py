@@ -21,7 +21,8 @@ class Trained:
     order; empty if the trigger words have no embeddings. `adapter`: its kind. `prompt` contains a trigger word.
     `revision`: of the base model on the hub. `vae`: replaces the base model's own. `restores`: whether the base model
     reconstructs images and cannot generate from a prompt. `control`: the kind of a ControlNet's conditioning image.
-    `controlnet_in_comfyui`: whether ComfyUI recognises it.
+    `controlnet_in_comfyui`: whether ComfyUI recognises it. `text_encoders`: whether the file has layers of the text
+    encoders.
     """
 
     base_model: str
@@ -35,3 +36,4 @@ class Trained:
     restores: bool = False
     control: str = "none"
     controlnet_in_comfyui: bool = True
+    text_encoders: bool = False

@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from families.parts.placeholder_tokens import expand_triggers
 from job.controlnet.recipes import controlnet_recipes
+from job.embedding_files import file_names
 from job.report.diffusers_recipe import diffusers_recipe, has_pipeline
 from job.report.recipe import Recipe, Trained
 from job.restoring.recipes import restoring_recipes
@@ -49,8 +51,7 @@ def chosen_scale(summary: Mapping[str, Any]) -> float:
 
 def concept_name(trained: Trained) -> str:
     """Return the name of the files of the concept: its trigger word, without characters that file names lack."""
-    trigger = trained.triggers[0] if trained.triggers else "TOK"
-    return "".join(letter for letter in trigger if letter.isalnum() or letter in "-_") or "concept"
+    return next(iter(file_names(trained.triggers).values()), "TOK")
 
 
 def trained_of(summary: Mapping[str, Any]) -> Trained:
@@ -68,6 +69,7 @@ def trained_of(summary: Mapping[str, Any]) -> Trained:
         restores=base.get("restores", False),
         controlnet_in_comfyui=base.get("controlnet_in_comfyui", True),
         control=config.get("control", "none"),
+        text_encoders=config.get("train_text_encoder", False),
     )
 
 
@@ -105,22 +107,40 @@ def _by_word(trained: Trained, name: str, scale: float) -> list[Recipe]:
 
 
 def _by_embedding(trained: Trained, name: str, scale: float) -> list[Recipe]:
-    """Return the recipes in which the name of the embeddings file replaces the trigger word."""
-    trigger, prompt = trained.triggers[0] if trained.triggers else "TOK", trained.prompt
+    """Return the recipes in which the names of embedding files replace the trigger words."""
+    clip = clip_strength(trained, scale)
+    several = len(trained.triggers) > 1
+    files, target = ("the files of embeddings/", "") if several else ("embeddings.safetensors", f"{name}.safetensors")
+    words = (
+        "names of the embeddings instead of the trigger words"
+        if several
+        else ("name of the embedding instead of the trigger word")
+    )
     return [
         Recipe(
             COMFYUI,
-            f"weights.safetensors goes to models/loras/{name}.safetensors, embeddings.safetensors to "
-            f"models/embeddings/{name}.safetensors. Node: Load LoRA, strength_model {scale:g}, strength_clip 0.",
-            prompt.replace(trigger, f"embedding:{name}"),
+            f"weights.safetensors goes to models/loras/{name}.safetensors, {files} to models/embeddings/{target}. "
+            f"Node: Load LoRA, strength_model {scale:g}, strength_clip {clip:g}.",
+            with_embeddings(trained, "embedding:"),
         ),
         Recipe(
             "A1111, Forge",
-            f"weights.safetensors goes to models/Lora/{name}_lora.safetensors, embeddings.safetensors to "
-            f"embeddings/{name}.safetensors. Use the name of the embedding instead of the trigger word.",
-            f"{prompt.replace(trigger, name)} <lora:{name}_lora:{scale:g}>",
+            f"weights.safetensors goes to models/Lora/{name}_lora.safetensors, {files} to embeddings/{target}. Use the "
+            f"{words}.",
+            f"{with_embeddings(trained)} <lora:{name}_lora:{scale:g}>",
         ),
     ]
+
+
+def with_embeddings(trained: Trained, prefix: str = "") -> str:
+    """Return the prompt with the names of embedding files, after `prefix`, instead of the trigger words."""
+    names = file_names(trained.triggers)
+    return expand_triggers(trained.prompt, {trigger: [f"{prefix}{name}"] for trigger, name in names.items()})
+
+
+def clip_strength(trained: Trained, scale: float) -> float:
+    """Return the scale of the text encoders' layers; 0 if the file has none."""
+    return scale if trained.text_encoders else 0.0
 
 
 def _shell(text: str) -> str:

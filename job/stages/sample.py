@@ -8,6 +8,7 @@ from artifact.controlnet.names import in_diffusers
 from families.family import restoring
 from job.controlnet.samples import sample_conditions, write_control_samples
 from job.controlnet.verification import controlled_prediction
+from job.embedding_files import write_embedding_files
 from job.progress import Progress, stage_progress
 from job.restoring.outcome import Restoration
 from job.restoring.samples import Originals, originals_of, write_originals, write_restored
@@ -26,8 +27,7 @@ def sample(job: Job) -> Generator[Progress, None, None]:
     originals = None if restoring(job.family) is None else originals_of(training, job.samples)
     with training.averaged(), training.as_used():
         job.artifact = training.artifact()
-        if job.artifact.tokens:
-            job.artifact.write_embeddings(job.output.embeddings)
+        write_embedding_files(job.artifact, job.output)
         after = None if originals is None else write_restored(originals, job.samples, job.family, job.output.samples)
         if training.controlnet is not None:
             _sample_controlnet(job, training.controlnet.module)

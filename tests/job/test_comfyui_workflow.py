@@ -131,6 +131,12 @@ def test_without_a_new_token_the_prompt_stays_and_the_scale_is_for_both() -> Non
     assert _inputs(workflow, "LoraLoader")["strength_clip"] == 1.0
 
 
+def test_trained_text_encoders_have_the_scale_of_the_lora() -> None:
+    workflow = comfyui_workflow(summary(encoders=["clip_l"], train_text_encoder=True))
+    assert workflow is not None
+    assert _inputs(workflow, "LoraLoader")["strength_clip"] == 1.0
+
+
 def _inputs(workflow: dict[str, Any], kind: str) -> dict[str, Any]:
     """Returns the inputs of the first node of that class."""
     return next(node["inputs"] for node in workflow.values() if node["class_type"] == kind)

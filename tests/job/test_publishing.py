@@ -49,6 +49,13 @@ def output(tmp_path: Path) -> OutputFolder:
     return made
 
 
+def test_the_embeddings_of_several_trigger_words_are_uploaded_too(hub: PublishingHub, output: OutputFolder) -> None:
+    output.embeddings_apart.mkdir()
+    (output.embeddings_apart / "TOK.safetensors").write_bytes(b"rows")
+    publish(CONFIG.publishing, output, facts(CONFIG))
+    assert hub.committed["me/robot"]["embeddings/TOK.safetensors"] == b"rows"
+
+
 def test_one_commit_holds_everything(hub: PublishingHub, output: OutputFolder) -> None:
     assert publish(CONFIG.publishing, output, facts(CONFIG)) == f"{hub.url}/me/robot"
     assert hub.created["me/robot"]["visibility"] == "private"

@@ -79,6 +79,17 @@ def test_recipes_hold_prompt_scale_and_trigger() -> None:
         compile(by_tool[tool].text, "recipe", "exec")
 
 
+def test_several_trigger_words_have_an_embedding_each_in_the_recipes() -> None:
+    """These tools insert all rows of a file. Layers of trained text encoders are applied, too."""
+    trained = Trained("base/model", "StableDiffusionXLPipeline", ["clip_l"], "lora", ["TOK", "TOK2"], "TOK2 and TOK",
+                      text_encoders=True)  # fmt: skip
+    by_tool = {recipe.tool: recipe for recipe in recipes(trained, 0.8)}
+    assert by_tool["ComfyUI"].text == "embedding:TOK2 and embedding:TOK"
+    assert "the files of embeddings/ to models/embeddings/." in by_tool["ComfyUI"].note
+    assert "strength_clip 0.8" in by_tool["ComfyUI"].note
+    assert by_tool["A1111, Forge"].text == "TOK2 and TOK <lora:TOK_lora:0.8>"
+
+
 def test_only_tools_that_open_the_file_have_a_recipe() -> None:
     """diffusers, A1111 and Forge cannot load LoRAs of a prior."""
     trained = Trained("base/model", "StableCascadePipeline", ["clip_g"], "lora", ["TOK"], "TOK's hat")

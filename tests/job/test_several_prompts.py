@@ -2,17 +2,22 @@
 
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from artifact.artifact import Artifact
+from artifact.metadata import ArtifactDescription, counted_through
 from evaluation.concepts import likeness_said
 from families.family import ModelFamily
+from job.embedding_files import write_embedding_files
 from job.known_prompts import known_prompts
 from job.output_folder import OutputFolder
 from job.resume import resumed_config
@@ -225,3 +230,22 @@ def test_the_users_prompts_are_known_in_a_resumed_run(values: dict[str, Any], ex
     assert chosen_prompts(config, dataset) == expected
     saved = build_config(config.model_dump(mode="json"))
     assert chosen_prompts(resumed_config(saved, TrainingConfig()), dataset) == expected
+
+
+def test_the_files_of_several_trigger_words_have_their_rows_alone(tmp_path: Path) -> None:
+    rows = torch.arange(15.0).view(3, 5)
+    description = ArtifactDescription(
+        family="sdxl", base_model="base", base_fingerprint="", prediction_type="epsilon",
+        triggers=counted_through({"A/B": 2, "ab": 1}), steps=1, config={}, dataset_digest="",
+    )  # fmt: skip
+    output = OutputFolder(tmp_path)
+    write_embedding_files(Artifact({}, {"clip_l": rows}, description), output)
+    whole, first, second = (
+        load_file(path)["clip_l"]
+        for path in (output.embeddings, *(output.embeddings_apart / f"{name}.safetensors" for name in ("AB", "ab-2")))
+    )
+    assert torch.equal(whole, rows) and torch.equal(first, rows[:2]) and torch.equal(second, rows[2:])
+    assert Artifact.read(output.embeddings_apart / "ab-2.safetensors").triggers == {"ab": ["<s0>"]}
+    alone = replace(description, triggers=counted_through({"A/B": 3}))
+    write_embedding_files(Artifact({}, {"clip_l": rows}, alone), output)
+    assert not output.embeddings_apart.exists()
