@@ -39,15 +39,14 @@ def build_optimizer(
     ConfigError if the optimizer needs a package or a device that is not available.
     """
     spared = {id(parameter) for parameter in undecayed}
-    fast = {id(parameter) for parameter in ups} if settings.up_ratio != 1 else set()
-    slow = [parameter for parameter in parameters if id(parameter) not in fast]
+    fast_ones = {id(parameter) for parameter in ups} if settings.up_ratio != 1 else set()
+    slow = [parameter for parameter in parameters if id(parameter) not in fast_ones]
+    fast = [parameter for parameter in parameters if id(parameter) in fast_ones]
+    higher = {"lr": settings.up_ratio * settings.learning_rate}
     groups: list[ParameterGroup] = [
         {"params": [each for each in slow if id(each) not in spared], "weight_decay": settings.weight_decay},
         {"params": [each for each in slow if id(each) in spared], "weight_decay": 0.0},
-        {
-            "params": [each for each in parameters if id(each) in fast],
-            "weight_decay": settings.weight_decay,
-            "lr": settings.up_ratio * settings.learning_rate,
-        },
+        {"params": [each for each in fast if id(each) not in spared], "weight_decay": settings.weight_decay, **higher},
+        {"params": [each for each in fast if id(each) in spared], "weight_decay": 0.0, **higher},
     ]
     return OPTIMIZERS[settings.name]([group for group in groups if group["params"]], settings)

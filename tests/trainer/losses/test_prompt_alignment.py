@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from families.noise.noise_process import NoiseProcess
+from families.noise.noise_process import Draw, NoiseProcess
 from settings.record import ConfigError
 from settings.training import build_config
 from tests.trainer.losses.test_direct_consistency import PROCESSES, step_of
@@ -143,3 +143,20 @@ def test_it_skips_steps_and_a_seed_is_one_draw() -> None:
 def test_what_has_no_meaning_is_an_error(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build_config(values)
+
+
+def test_an_image_is_aligned_with_prompts_of_its_own_concept_and_others_are_left_alone() -> None:
+    """Several concepts in one run, and images of a preservation set."""
+    process = PROCESSES[0]
+    captions = ["a zwx at night", "a dog, of the preservation set", "TOKyo", "zwx and TOK"]
+    for seed in range(4):
+        step, model = with_gradient(process), Model(process)
+        rows = {name: getattr(step, name)[[0, 1, 2, 0]] for name in ("latents", "noised")}
+        draw = Draw(step.draw.timesteps[[0, 1, 2, 0]], step.draw.noise[[0, 1, 2, 0]])
+        prediction = step.prediction.detach()[[0, 1, 2, 0]].requires_grad_()
+        step = replace(step, captions=captions, prediction=prediction, draw=draw, sizes=[step.sizes[0]] * 4, **rows)
+        loss = term(model, seed)(step)
+        assert loss is not None
+        (gradient,) = torch.autograd.grad(loss, prediction)
+        assert gradient.flatten(1).any(dim=1).tolist() == [True, False, False, True]
+        assert model.asked[0][1][0] == "zwx and <s0><s1>"  # the other prompt does not contain zwx

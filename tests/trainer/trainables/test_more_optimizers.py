@@ -153,6 +153,16 @@ def test_lora_plus_is_two_rates_that_follow_one_schedule() -> None:
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
 
 
+def test_lora_plus_does_not_decay_parameters_without_decay() -> None:
+    """With lora_init: pissa the up projections begin as a part of the base's weight, which decay would remove."""
+    down, up = nn.Parameter(torch.ones(2, 3)), nn.Parameter(torch.ones(3, 2))
+    optimizer = build_optimizer([down, up], OptimizerSettings("adamw", RATE, DECAY, up_ratio=4.0), [down, up], [up])
+    down.grad, up.grad = torch.zeros_like(down), torch.zeros_like(up)
+    optimizer.step()
+    assert torch.equal(down.detach(), torch.ones(2, 3)) and torch.equal(up.detach(), torch.ones(3, 2))
+    assert [group["lr"] for group in optimizer.param_groups] == [RATE, 4 * RATE]
+
+
 def test_lora_plus_with_muon_reports_the_rate_of_the_up_projections() -> None:
     """Muon's groups are ordered by the shapes of their parameters: DoRA's magnitudes come last."""
     down, up, magnitudes = (nn.Parameter(torch.ones(shape)) for shape in ((2, 3), (3, 2), (3,)))

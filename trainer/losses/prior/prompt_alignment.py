@@ -31,6 +31,9 @@ class PromptAlignment:
     the product itself is not meaningful. Costs four passes without gradients, every `interval` steps, and is multiplied
     by `interval`.
 
+    An image is aligned with the target prompts that contain a trigger of its own caption; both values are 0 for images
+    without one, such as those of a preservation set.
+
     `placeholders`: the tokens of every trigger. `class_words`: by trigger.
     """
 
@@ -52,19 +55,33 @@ class PromptAlignment:
         picture = process.to_x0(context.noised.float(), context.prediction.float(), timesteps)
         draw = self._draw(context)
         noised = process.corrupt(picture.detach().to(context.latents), draw)
-        chosen = [self.prompts[each] for each in self._integers(len(timesteps))]
+        chosen, named = self._chosen(context.captions)
         with torch.no_grad():
             own = self._guided(chosen, self.placeholders, noised, draw, context, OWN_GUIDANCE)
             with self.parts.off():
                 words = {trigger: [word] for trigger, word in self.class_words.items()}
                 wanted = self._guided(chosen, words, noised, draw, context, BASE_GUIDANCE)
-            difference = wanted - own
+            difference = (wanted - own) * named.to(own).view(-1, 1, 1, 1)
             strength = noise_scale(process, draw.timesteps).square().view(-1, 1, 1, 1)
             kept = _picture_scale(process.prediction_type, noise_scale(process, timesteps)).view(-1, 1, 1, 1)
             direction = strength * kept * difference
             reported = (strength * difference.square()).mean()
         pull = (direction * picture).mean()
         return self.interval * self.weight * (pull - pull.detach() + reported)
+
+    def _chosen(self, captions: Sequence[str]) -> tuple[list[str], Tensor]:
+        """A random prompt for each caption, and whether it contains a trigger of the caption: (B,). Without such a
+        prompt it is any."""
+        fitting = [[prompt for prompt in self.prompts if self._named(prompt) & self._named(each)] for each in captions]
+        chosen = [
+            own[drawn % len(own)] if own else self.prompts[drawn]
+            for own, drawn in zip(fitting, self._integers(len(captions)), strict=True)
+        ]
+        return chosen, torch.tensor([bool(own) for own in fitting])
+
+    def _named(self, text: str) -> set[str]:
+        """The triggers in a text."""
+        return {trigger for trigger in self.class_words if expand_triggers(text, {trigger: [""]}) != text}
 
     def _guided(
         self,
