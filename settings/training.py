@@ -126,11 +126,11 @@ LENGTH_RULES = (_warmup_rule, _average_rule, _checkpoint_rule, _validation_rule)
 
 
 def _phase_rule(config: TrainingConfig) -> None:
-    if config.token_learning_rate != 0:
-        return
-    for name in ("tokens_first", "tokens_until"):
-        if config.differs(name):
+    for name in filter(config.differs, ("tokens_first", "tokens_until")):
+        if config.token_learning_rate == 0:
             raise ValueError(f"{name} has no effect with token_learning_rate 0; leave one of them out")
+        if config.adapter == "none":
+            raise ValueError(f"{name}: adapter: none trains only the tokens; leave it out, or choose lora")
 
 
 def _mask_rule(config: TrainingConfig) -> None:

@@ -113,13 +113,9 @@ class WorkOfSteps:
             )
         lines += [self._line(warning, step, warning=True) for warning in warnings]
         lines += self._scores(step)
-        kept = training.best.kept | self._length.protected
-        if self._schedule.due(step.number) or step.number in kept:
-            self._checkpoints.protected = kept
-            self._watch.note_time()
+        if self._schedule.due(step.number) or step.number in self._kept:
             with self._watch.timing("checkpoint"):
-                self._checkpoints.write(training)
-            self._saved = step.number
+                self._write_checkpoint()
         if _is_due(config.sample_steps, step):
             with self._watch.timing("samples"), training.averaged():
                 _write_samples(training, self._samples, self._output, step.number)
@@ -147,9 +143,18 @@ class WorkOfSteps:
     def keep_state(self) -> None:
         """Write a checkpoint of the last step, if there is none."""
         if self._saved != self._training.trainer.step:
-            self._watch.note_time()
-            self._checkpoints.write(self._training, extra=True)
-            self._saved = self._training.trainer.step
+            self._write_checkpoint(extra=True)
+
+    @property
+    def _kept(self) -> set[int]:
+        """The steps whose checkpoints must be kept: those with the best scores and the best samples."""
+        return self._training.best.kept | self._length.protected
+
+    def _write_checkpoint(self, *, extra: bool = False) -> None:
+        self._checkpoints.protected = self._kept
+        self._watch.note_time()
+        self._checkpoints.write(self._training, extra=extra)
+        self._saved = self._training.trainer.step
 
     def forget_states(self) -> None:
         """Remove checkpoints that were only written at the end of an earlier part of the run."""

@@ -112,6 +112,7 @@ def test_the_guard(mode: CollapseGuardName, said: int, rate: float) -> None:
         ({"tokens_first": 0.5, "tokens_until": 0.5}, "tokens_first .0.5. must be less than tokens_until"),
         ({"tokens_first": 0.1, "token_learning_rate": 0}, "tokens_first has no effect with token_learning_rate 0"),
         ({"tokens_until": 0.5, "token_learning_rate": 0}, "tokens_until has no effect with token_learning_rate 0"),
+        ({"tokens_until": 0.5, "adapter": "none"}, "tokens_until: adapter: none trains only the tokens"),
         ({"collapse_guard": "lower", "adapter": "perfusion"}, "collapse_guard: lower has no effect with adapter: perf"),
         ({"collapse_limit": 0.1, "adapter": "none"}, "collapse_limit has no effect with adapter: none"),
         ({"collapse_guard": "lower", "init_weights": "a.safetensors"}, "lower has no effect with init_weights"),

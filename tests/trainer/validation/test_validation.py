@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +21,8 @@ from tests.conftest import EXAMPLE
 from tests.job.test_resume import CONFIG as RESUME_CONFIG
 from tests.job.test_resume import Prepared, prepared, trainings  # noqa: F401 (a fixture)
 from tests.samples import samples_of
-from trainer.checkpoints.folders import Checkpoints
+from trainer.checkpoints.folders import Checkpoints, read_checkpoint
+from trainer.checkpoints.training_state import restore
 from trainer.data.latent_cache import CachedExample, CachedView
 from trainer.validation.best import Best
 from trainer.validation.held_out_loss import HeldOutLoss
@@ -176,6 +177,26 @@ def test_a_best_checkpoint_that_was_removed_is_a_warning_and_the_last_step_is_re
     assert last.warning and "step_000002 was removed" in last.message and "last step 5 is returned" in last.message
     description = Artifact.read(output.weights).description
     assert description is not None and description.steps == 5
+
+
+def test_a_resumed_run_keeps_the_best_checkpoint_of_its_earlier_part(
+    base: ModelFamily, prepared: Prepared, tmp_path: Path  # noqa: F811
+) -> None:  # fmt: skip
+    output = OutputFolder.create(tmp_path / "out")
+    config = CONFIG.model_copy(update={"keep_best": 1, "checkpointing_steps": 3})
+    for training in trainings(base, config, prepared):
+        training.scorer = Planned([9, 3, 1, 2])
+        events = train(training, output, samples_of(training))
+        while next(events).step != 3:
+            pass
+        assert isinstance(events, Generator)
+        events.close()
+    assert Checkpoints(output.checkpoints).due_steps() == [2, 3]
+    for training in trainings(base, config, prepared):
+        training.scorer = Planned([2, 2])
+        restore(training, read_checkpoint(output.checkpoints / "step_000003"))
+        messages = [str(event) for event in train(training, output, samples_of(training))]
+        assert training.trainer.step == 2 and "returning step 2 instead of the last step 5" in messages[-1]
 
 
 def test_a_step_that_becomes_the_last_one_by_its_samples_is_scored_too(
