@@ -90,7 +90,8 @@ def resumed_config(saved: TrainingConfig, given: TrainingConfig) -> TrainingConf
         different.setdefault("max_train_steps", None)  # computed again
     if different.get("evaluate") == "false":
         different = {name: TrainingConfig.model_fields[name].default for name in EVALUATION_SETTINGS} | different
-    if saved.stop_when_settled and different.keys() & {"max_train_steps", "max_train_epochs"}:
+    longer = different.keys() & {"max_train_steps", "max_train_epochs"}
+    if saved.stop_when_settled and longer and not values.get("stop_when_settled"):
         different = _of_fixed_length(saved) | different
     merged = build_config(saved.model_dump() | different)
     # no setting is marked as set, but the values resolved for the family are kept
@@ -98,7 +99,7 @@ def resumed_config(saved: TrainingConfig, given: TrainingConfig) -> TrainingConf
 
 
 def _of_fixed_length(saved: TrainingConfig) -> dict[str, Any]:
-    """Return the settings that change if a run that was ended by its samples gets a fixed end."""
+    """Return the settings that change if a run that its samples end gets a fixed end."""
     idle = () if saved.evaluates_checkpoints else EVALUATION_SETTINGS
     return {"stop_when_settled": False, **{name: TrainingConfig.model_fields[name].default for name in idle}}
 

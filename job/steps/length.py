@@ -66,8 +66,8 @@ class Length:
             yield self._end(step)
         elif not ends and step == training.trainer.max_train_steps:
             yield (
-                f"samples have not settled in the {step} steps of this run; continue with --resume and a higher "
-                "max_train_steps"
+                f"samples have not settled in the {step} steps of this run; continue with --resume, a higher "
+                "max_train_steps and stop_when_settled: true, without which all of these steps are trained"
             )
 
     def _end(self, step: int) -> str:

@@ -22,6 +22,7 @@ from trainer.checkpoints.training_state import capture, restore
 from trainer.data.latent_cache import CachedExample, CachedView
 from trainer.duration import describe, plan_duration
 from trainer.execution.accumulation import OutOfMemory
+from trainer.monitoring.step_watch import _between_steps
 from trainer.monitoring.time_budget import TimeBudget, WorkBetween
 from trainer.optimizers.settings import OptimizerSettings
 from trainer.trainables.schedules import ScheduleSettings
@@ -282,3 +283,15 @@ def test_a_higher_time_limit_continues_a_run_that_it_has_ended(
     for training in trainings(base, raised, prepared):
         restore(training, state)
         assert (training.trainer.step, training.trainer.max_train_steps) == (2, end)
+
+
+@pytest.mark.parametrize(("given", "open_end"), [({}, False), ({"stop_when_settled": True}, True)])
+def test_more_steps_are_a_fixed_end_unless_samples_are_to_end_the_run(given: dict[str, Any], open_end: bool) -> None:
+    saved = build_config({"stop_when_settled": True, "max_train_steps": 900})
+    longer = resumed_config(saved, TrainingConfig(max_train_steps=1200, **given))
+    assert (longer.max_train_steps, longer.stop_when_settled) == (1200, open_end)
+
+
+def test_the_time_limit_includes_checkpoints_of_epochs(base: ModelFamily, prepared: Prepared) -> None:  # noqa: F811
+    for training in trainings(base, CONFIG.model_copy(update={"checkpointing_epochs": 2}), prepared):
+        assert _between_steps(training)["checkpoint"].every == round(2 * training.steps_an_epoch) > 1

@@ -92,6 +92,14 @@ def _between_steps(training: Training) -> dict[Kind, WorkBetween]:
     return {
         "validation": WorkBetween(config.validation_steps if scored else None, at_end=scored),
         "look": WorkBetween(None if settling is None else settling.interval, at_end=settling is not None),
-        "checkpoint": WorkBetween(config.checkpointing_steps),
+        "checkpoint": WorkBetween(_checkpoint_interval(training)),
         "samples": WorkBetween(config.sample_steps),
     }
+
+
+def _checkpoint_interval(training: Training) -> int | None:
+    """Steps from one checkpoint to the next, rounded for epochs; None without one, and for minutes."""
+    config = training.config
+    if config.checkpointing_epochs is None:
+        return config.checkpointing_steps
+    return max(1, round(config.checkpointing_epochs * training.steps_an_epoch))
