@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,16 @@ from typing import Any
 from preprocess.errors import DatasetError
 from preprocess.uploads.text_files import read_text
 
+SURROGATE = re.compile("[\ud800-\udfff]")
+"""Half of a pair of escapes, as of an emoji in a text that was cut off. It cannot be written as UTF-8."""
+
 
 def parse_json(text: str, where: str) -> Any:
-    """Parse `text`. Raises DatasetError for invalid JSON."""
+    """Parse `text`; single surrogates become U+FFFD. Raises DatasetError for invalid JSON."""
     try:
-        return json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+        content = json.loads(text)
+        return _without_surrogates(content) if "\\ud" in text.lower() else content
+    except (ValueError, RecursionError) as error:  # also a number with thousands of digits
         raise DatasetError(f"{where}: is not JSON ({error})") from error
 
 
@@ -24,3 +29,13 @@ def json_lines(path: Path) -> Iterator[tuple[str, Any]]:
         if line.strip():
             where = f"{path.name}, line {number}"
             yield where, parse_json(line, where)
+
+
+def _without_surrogates(value: Any) -> Any:
+    if isinstance(value, str):
+        return SURROGATE.sub("\N{REPLACEMENT CHARACTER}", value)
+    if isinstance(value, list):
+        return [_without_surrogates(each) for each in value]
+    if isinstance(value, dict):
+        return {_without_surrogates(name): _without_surrogates(each) for name, each in value.items()}
+    return value

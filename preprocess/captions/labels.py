@@ -15,7 +15,8 @@ from preprocess.captions.trigger import (
     with_trigger,
     with_trigger_in_front,
 )
-from preprocess.captions.wildcards import expanded, has_wildcard
+from preprocess.captions.wildcards import MOST_NESTED, expanded, has_wildcard, nesting
+from preprocess.errors import DatasetError
 from preprocess.name_lists import first_names
 from settings.concepts import ConceptConfig
 from settings.preparation import DataConfig
@@ -65,7 +66,7 @@ def label(
         trigger = concept.trigger_word
         text = template(config.concept_mode, trigger, concept.class_word) if trigger else ""
         caption = Caption(text, "template")
-    found = _alternatives(caption, concept.trigger_word, concept.class_word)
+    found = _alternatives(name, caption, concept.trigger_word, concept.class_word)
     trained = [_with_trigger(text, concept, config, count, most) for text in found]
     warnings = [
         warning
@@ -78,8 +79,14 @@ def label(
     return Label(first, caption.source, concept.trigger_word, times, tuple(warnings), tuple(others))
 
 
-def _alternatives(caption: Caption, trigger_word: str | None, class_word: str | None) -> list[str]:
-    """Return all variants of the captions: alternatives expanded, placeholders filled in."""
+def _alternatives(name: str, caption: Caption, trigger_word: str | None, class_word: str | None) -> list[str]:
+    """Return all variants of the captions: alternatives expanded, placeholders filled in. Raises DatasetError."""
+    for text in caption.texts:
+        if has_wildcard(text) and (depth := nesting(text)) > MOST_NESTED:
+            raise DatasetError(
+                f"{name}: its caption has alternatives inside {depth} braces; at most {MOST_NESTED} are supported. "
+                "Remove some."
+            )
     texts = [made for text in caption.texts for made in (expanded(text) if has_wildcard(text) else (text,))]
     return list(dict.fromkeys(fill_places(text, trigger_word, class_word) for text in texts)) or [""]
 
@@ -99,10 +106,10 @@ def _with_trigger(text: str, concept: ConceptConfig, config: DataConfig, count: 
 def preservation_label(
     name: str, own: Caption | None, generated: Caption | None, repeats: int, config: DataConfig
 ) -> Label:
-    """Label a preservation image, with a warning when its caption contains a trigger."""
+    """Label a preservation image, with a warning when its caption contains a trigger. Raises DatasetError."""
     class_word = next((concept.class_word for concept in config.all_concepts if concept.class_word), None)
     caption = own or generated or Caption(class_template(config.concept_mode, class_word), "template")
-    first, *others = _alternatives(caption, class_word, class_word)
+    first, *others = _alternatives(name, caption, class_word, class_word)
     warnings = tuple(
         f"{name}: the caption of this preservation image contains the trigger word {concept.trigger_word}, so that the "
         "image is trained as the concept; remove the word"

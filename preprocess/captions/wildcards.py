@@ -7,7 +7,9 @@ from itertools import islice, product
 
 MOST_CAPTIONS = 64
 """Largest number of captions from one with alternatives. Above it, this many different ones are drawn at random."""
-INNERMOST = re.compile(r"\{([^{}]*\|[^{}]*)\}")
+MOST_NESTED = 20
+"""Largest number of braces that may enclose an alternative."""
+INNERMOST = re.compile(r"\{[^{}|]*\|[^{}]*\}")
 WEIGHT = re.compile(r"\s*\d+(?:\.\d+)?::")
 COUNT = re.compile(r"\s*\d+(?:-\d+)?\$\$")
 
@@ -15,6 +17,15 @@ COUNT = re.compile(r"\s*\d+(?:-\d+)?\$\$")
 def has_wildcard(text: str) -> bool:
     """Whether the caption contains alternatives."""
     return INNERMOST.search(text) is not None
+
+
+def nesting(text: str) -> int:
+    """Return the largest number of braces that enclose a place of the caption."""
+    depth = most = 0
+    for sign in text:
+        depth = max(0, depth + {"{": 1, "}": -1}.get(sign, 0))
+        most = max(most, depth)
+    return most
 
 
 def count_captions(text: str) -> int:
@@ -29,7 +40,8 @@ def expanded(text: str) -> tuple[str, ...]:
     """Return every combination of the alternatives, in order, or MOST_CAPTIONS random ones. Equal texts give equal
     results.
 
-    Alternatives may be nested. Weights ("2::red") and counts ("2$$a|b") of dynamic prompts are ignored.
+    Alternatives may be nested, at most MOST_NESTED deep (`nesting`). Weights ("2::red") and counts ("2$$a|b") of
+    dynamic prompts are ignored.
     """
     parts = _parts(text)
     if count_captions(text) <= MOST_CAPTIONS:
@@ -37,8 +49,13 @@ def expanded(text: str) -> tuple[str, ...]:
     else:
         draws = random.Random(text)
         made = islice((tuple(draws.choice(part) for part in parts) for _ in iter(int, 1)), 50 * MOST_CAPTIONS)
-    captions = dict.fromkeys(_tidied("".join(words)) for words in made)
-    return tuple(islice((caption for caption in captions if caption), MOST_CAPTIONS))
+    captions: dict[str, None] = {}
+    for words in made:
+        if caption := _tidied("".join(words)):
+            captions[caption] = None
+        if len(captions) == MOST_CAPTIONS:
+            break
+    return tuple(captions)
 
 
 def _parts(text: str) -> list[list[str]]:

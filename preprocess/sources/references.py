@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from preprocess.errors import DatasetError
 
@@ -47,6 +48,14 @@ class HubReference:
             f"/{self.config}" if self.config else "", f":{self.split}" if self.split else "",
             rows if self.split and rows != "[:]" else "",
         ))  # fmt: skip
+
+
+def require_url(url: str) -> None:
+    """Raises DatasetError for a URL that cannot be parsed."""
+    try:
+        urlsplit(url)
+    except ValueError as error:
+        raise DatasetError(f"{url[:100]!r}: is not a valid URL ({error}). Correct it.") from error
 
 
 def is_hub(source: str) -> bool:

@@ -52,7 +52,9 @@ def expanded(source: str, most: int) -> list[str]:
         texts = list(braceexpand.braceexpand(source))
     except ValueError as error:
         raise DatasetError(f"{source}: has an unclosed brace; write a range as {{00..15}}") from error
-    found = [each for text in texts for each in (_glob(text) if _has_glob(text) else [text])]
+    # an https URL is opened within the rules of `fetching`, which fsspec does not know
+    globs = not source.startswith("https://")
+    found = [each for text in texts for each in (_glob(text) if globs and _has_glob(text) else [text])]
     if len(found) > most:
         raise DatasetError(f"{source}: matches more than {most:,} files. {FEWER}")
     if not found:

@@ -4,14 +4,19 @@ Nothing is written outside the destination, links and encrypted members are refu
 are read, so that a small archive cannot fill the disk.
 """
 
+import lzma
+import os
+import re
+import struct
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Self
 
 from fetching.disk import is_disk_full
 from preprocess.errors import DatasetError
@@ -22,6 +27,17 @@ MAKE_ANEW = "Create the archive again."
 UNSUSPICIOUS_BYTES = 50 * 1024**2
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
 UTF8_FLAG = 0x800
+DAMAGED = (
+    zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError, RuntimeError,
+    NotImplementedError, IndexError, UnicodeError,
+)  # fmt: skip
+"""What the modules of the standard library raise for damaged archives."""
+NOT_UTF8 = re.compile("[\udc80-\udcff]")
+LONGEST_HEADER = 1 << 20
+EXTENDED_HEADERS = (
+    tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK,
+)  # fmt: skip
+"""Headers of a tar with the name or attributes of the next member. tarfile reads them into memory as a whole."""
 IGNORED_NAMES = {"__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini"}
 
 
@@ -44,6 +60,20 @@ class ArchiveLimits:
     def may_unpack(self, content_bytes: int, packed_bytes: int) -> bool:
         """Whether the compression ratio is plausible. Small files may have any ratio."""
         return content_bytes <= UNSUSPICIOUS_BYTES or content_bytes <= self.compression_ratio * packed_bytes
+
+
+class BoundedTarInfo(tarfile.TarInfo):
+    """A header of a tar, which cannot make tarfile fill the memory: few compressed bytes may declare gigabytes."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        """As in TarInfo. Raises DatasetError for an extended header that is too long, and for a sparse file."""
+        info = super().frombuf(buf, encoding, errors)
+        if info.type in EXTENDED_HEADERS and info.size > LONGEST_HEADER:
+            raise DatasetError(f"a header of {info.size:,} bytes is not a file name. {MAKE_ANEW}")
+        if info.type == tarfile.GNUTYPE_SPARSE:
+            raise DatasetError(f"{info.name}: is stored as a sparse file. Create the archive without --sparse.")
+        return info
 
 
 @dataclass(frozen=True)
@@ -80,7 +110,7 @@ def unpack_stream(stream: IO[bytes], name: str, packed_bytes: int, destination: 
     own.
     """
     try:
-        with tarfile.open(fileobj=stream, mode="r|*") as archive, _named(name):
+        with _named(name), tarfile.open(fileobj=stream, mode="r|*", tarinfo=BoundedTarInfo) as archive:
             _extract(_tar_members(archive, packed_bytes), destination, limits)
     except (tarfile.TarError, EOFError) as error:
         raise DatasetError(f"{name}: cannot be read ({error}). {MAKE_ANEW}") from error
@@ -106,7 +136,7 @@ def _named(archive: str) -> Iterator[None]:
 
 
 @contextmanager
-def _members_of(source: Path) -> Iterator[Iterator[Member]]:
+def _members_of(source: Path) -> Iterator[Iterator[Member | None]]:
     """Yield the members of an archive. Errors of reading are raised as DatasetError."""
     if not source.is_file():
         raise DatasetError(f"{source}: does not exist. Give a zip, a tar, or a folder of images.")
@@ -116,15 +146,23 @@ def _members_of(source: Path) -> Iterator[Iterator[Member]]:
         if zipfile.is_zipfile(source):
             with zipfile.ZipFile(source) as archive:
                 yield _zip_members(archive)
-        elif tarfile.is_tarfile(source):
-            with tarfile.open(source) as archive_tar:
+        elif (archive_tar := _opened_tar(source)) is not None:
+            with archive_tar:
                 yield _tar_members(archive_tar, source.stat().st_size)
         else:
             raise DatasetError(f"{source.name}: is neither a zip nor a tar archive. Pack the images into a .zip.")
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, RuntimeError, NotImplementedError) as error:
+    except DAMAGED as error:
         if is_disk_full(error):
             raise
         raise DatasetError(f"{source.name}: cannot be read ({error}). {MAKE_ANEW}") from error
+
+
+def _opened_tar(source: Path) -> tarfile.TarFile | None:
+    """Open a tar, also a compressed one; None for another file."""
+    try:
+        return tarfile.open(source, tarinfo=BoundedTarInfo)
+    except tarfile.TarError:
+        return None
 
 
 def is_ignored(name: str) -> bool:
@@ -132,9 +170,11 @@ def is_ignored(name: str) -> bool:
     return any(part in IGNORED_NAMES or part.startswith(".") for part in PurePosixPath(name).parts)
 
 
-def _zip_members(archive: zipfile.ZipFile) -> Iterator[Member]:
+def _zip_members(archive: zipfile.ZipFile) -> Iterator[Member | None]:
+    """Yield each file, and None for each folder."""
     for info in archive.infolist():
         if info.is_dir():
+            yield None
             continue
         if info.flag_bits & 0x1:
             raise DatasetError(f"{info.filename}: is encrypted. Create the archive without a password.")
@@ -153,25 +193,33 @@ def _zip_name(info: zipfile.ZipInfo) -> str:
         return info.filename
 
 
-def _tar_members(archive: tarfile.TarFile, packed_bytes: int) -> Iterator[Member]:
+def _tar_members(archive: tarfile.TarFile, packed_bytes: int) -> Iterator[Member | None]:
+    """Yield each file, and None for each folder."""
     for info in archive:
         if info.isdir():
+            yield None
             continue
+        name = _tar_name(info.name)
         if not info.isreg():
-            raise DatasetError(f"{info.name}: is a link or device. Archives may contain only files and folders.")
-        file = archive.extractfile(info)
-        assert file is not None
-        yield Member(info.name, packed_bytes, info.size, partial(_itself, file))
+            raise DatasetError(f"{name}: is a link or device. Archives may contain only files and folders.")
+        yield Member(name, packed_bytes, info.size, partial(_content, archive, info))
     # tarfile reports no error for a header that is cut off or damaged; a complete archive ends with two zero blocks
     if archive.fileobj is None or archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
         raise DatasetError("the tar is truncated or damaged: its end mark is missing. Create or upload it again.")
 
 
-def _itself(file: IO[bytes]) -> IO[bytes]:
+def _tar_name(name: str) -> str:
+    """Return the member's name. tarfile decodes bytes that are not UTF-8 to surrogates, which cannot be written."""
+    return name if NOT_UTF8.search(name) is None else os.fsencode(name).decode("cp1252", "replace")
+
+
+def _content(archive: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
+    file = archive.extractfile(info)
+    assert file is not None
     return file
 
 
-def _extract(members: Iterator[Member], destination: Path, limits: ArchiveLimits) -> None:
+def _extract(members: Iterator[Member | None], destination: Path, limits: ArchiveLimits) -> None:
     total = 0
     for member, path in _safe_members(members, limits):
         target = destination / path
@@ -179,14 +227,17 @@ def _extract(members: Iterator[Member], destination: Path, limits: ArchiveLimits
         total += _copy(member, target, min(limits.file_bytes, limits.total_bytes - total), limits)
 
 
-def _safe_members(members: Iterator[Member], limits: ArchiveLimits) -> Iterator[tuple[Member, PurePosixPath]]:
-    """Yield members to unpack, with their paths below the destination. Raises DatasetError at the first unsafe one."""
+def _safe_members(members: Iterator[Member | None], limits: ArchiveLimits) -> Iterator[tuple[Member, PurePosixPath]]:
+    """Yield members to unpack, with their paths below the destination. Folders (None) are counted: a small compressed
+    tar may contain millions. Raises DatasetError at the first unsafe one."""
     count = total = 0
     seen: dict[str, str] = {}
     for member in members:
         count += 1
         if count > limits.members:
             raise DatasetError(f"the archive contains more than {limits.members} files (max_archive_files)")
+        if member is None:
+            continue
         path = safe_path(member.name)
         if is_ignored(str(path)):
             continue

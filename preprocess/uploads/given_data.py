@@ -5,17 +5,19 @@ from pathlib import Path
 
 from fetching.download import is_url
 from preprocess.errors import DatasetError
-from preprocess.sources.references import HubReference, is_hub, is_store, is_table
+from preprocess.sources.references import HubReference, is_hub, is_store, is_table, require_url
 from preprocess.uploads.archive import ArchiveLimits, require_safe
 
 
 def require_present(sources: Sequence[str | Path]) -> None:
-    """Raises DatasetError for a path that does not exist, and for a dataset's name that is not well formed."""
+    """Raises DatasetError for a path that does not exist, and for a dataset's name or a URL that is not well formed."""
     for source in sources:
         text = str(source)
         if is_hub(text):
             HubReference.parse(text)
-        elif not is_url(text) and not is_store(text) and not Path(source).exists():
+        elif is_url(text):
+            require_url(text)
+        elif not is_store(text) and not Path(source).exists():
             raise DatasetError(
                 f"data: {source} does not exist. Give a zip, a tar, a folder of images, a URL, or hf://owner/name."
             )

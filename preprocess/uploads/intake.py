@@ -13,13 +13,14 @@ from fetching.errors import DownloadError, DownloadTooLarge
 from preprocess.dataset import Rejected
 from preprocess.errors import DatasetError
 from preprocess.sources.columns import USUAL_COLUMNS, RowColumns
-from preprocess.sources.references import is_hub, is_store, is_table
+from preprocess.sources.references import is_hub, is_store, is_table, require_url
 from preprocess.sources.stores import expanded, fetch, local_path, opened, size_of
 from preprocess.sources.taking import Taking
 from preprocess.uploads.archive import ArchiveLimits, is_ignored, is_tar_name, unpack, unpack_stream
 from preprocess.uploads.decoding import is_image_name
 from preprocess.workers.workers import SINGLE_PROCESS, Work, Workers
 
+NO_UTF8 = "its name is not UTF-8, and is not used; rename the file or its folder"
 LONGEST_NAME = 60
 """Longest file name of a download, in characters: file systems allow 255 bytes."""
 
@@ -89,12 +90,14 @@ def take_in(
     others = [archive for archive, _ in archives[1:] if isinstance(archive, Path)]
     for _ in workers.map(Work.of(Unpack(limits), [scratch, *others]), archives, num_workers):
         pass
-    files = [
+    found = [
         FoundFile(file.path, part.beginning + file.name, file.root, part.source)
         for part in parts
         for file in files_in(part.folder)
         if not _is_shard(file.path, part.folder)
     ]
+    files = [file for file in found if _is_utf8(file)]
+    rejected += [Rejected(file.name, f"{file.name}: {NO_UTF8}") for file in found if not _is_utf8(file)]
     return TakenIn(files, rejected)
 
 
@@ -127,7 +130,7 @@ def _parts_of_one(source: str | Path, room: Path, taking: Taking) -> Iterator[_P
     """Yield the parts of a path, a URL, or one URL of a store."""
     room.mkdir(parents=True, exist_ok=True)
     text = str(source)
-    if is_store(text) and local_path(text) is None:
+    if is_store(text) and local_path(text) is None and not is_url(text):
         name = PurePosixPath(text).name
         if is_tar_name(name):
             yield _Part(room / "files", text)
@@ -150,6 +153,7 @@ def _parts_of_one(source: str | Path, room: Path, taking: Taking) -> Iterator[_P
 
 
 def _fetch(url: str, room: Path, limits: ArchiveLimits) -> Path:
+    require_url(url)
     name = Path(urlsplit(url).path).name.strip(".")[-LONGEST_NAME:] if not url.startswith("data:") else ""
     target = room / "download" / (name or "download")
     target.parent.mkdir()
@@ -163,13 +167,22 @@ def _fetch(url: str, room: Path, limits: ArchiveLimits) -> Path:
 
 def files_in(root: Path) -> list[FoundFile]:
     """Return the files of a folder, with the targets of links to files. Links to folders are not followed: they may be
-    circular."""
+    circular. Bytes of names that are not UTF-8 are shown as escapes."""
     found = []
     for path in sorted(_below(root)):
-        name = path.relative_to(root).as_posix()
+        name = os.fsencode(path.relative_to(root).as_posix()).decode("utf-8", "backslashreplace")
         if not is_ignored(name):
             found.append(FoundFile(path, name, root))
     return found
+
+
+def _is_utf8(file: FoundFile) -> bool:
+    """Whether the path below the root can be written as text."""
+    try:
+        file.path.relative_to(file.root).as_posix().encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _below(root: Path) -> Iterator[Path]:

@@ -6,7 +6,10 @@ import pytest
 
 from preprocess.errors import DatasetError
 from preprocess.sources.references import HubReference, is_table
+from preprocess.sources.stores import expanded
+from preprocess.uploads.archive import ArchiveLimits
 from preprocess.uploads.given_data import require_present
+from preprocess.uploads.intake import take_in
 from settings.preparation import DataConfig
 from settings.public import public_settings
 from settings.record import ConfigError, build_settings
@@ -78,3 +81,11 @@ def test_what_is_public_of_a_source_has_no_path_and_no_secret() -> None:
     assert [each["source"] for each in shown] == [
         "photos.zip", "https://example.org/a.zip", "hf://a/b@v1:train[:5]", "s3://b/{0..3}.tar",
     ]  # fmt: skip
+
+
+def test_an_https_url_is_never_opened_by_the_library_of_stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("preprocess.sources.stores._store", lambda address: pytest.fail(address))
+    assert expanded("https://10.0.0.1/{a,b}*.tar?x=1", 10) == [f"https://10.0.0.1/{name}*.tar?x=1" for name in "ab"]
+    for source in ("https://10.0.0.1/{a,b}*.tar?x=1", r"https://10.0.0.1/\{a\}.tar"):
+        with pytest.raises(DatasetError, match="not an address of the public internet"):
+            take_in([source], tmp_path / str(len(source)), ArchiveLimits())
