@@ -36,8 +36,8 @@ def read_mask(path: Path, size: tuple[int, int]) -> Image.Image:
     Raises DatasetError for another aspect ratio, a black mask, or a file that is not an image.
     """
     mask = load_upright(path)
-    if mask.mode in ("RGBA", "LA") and len(set(mask.convert("RGB").getextrema())) == 1:  # the mask is the alpha channel
-        mask = mask.getchannel("A")
+    if mask.mode in ("RGBA", "LA") and _is_uniform(mask.convert("RGB")) and not _is_uniform(mask.getchannel("A")):
+        mask = mask.getchannel("A")  # painted as transparency alone
     shape, wanted = mask.width / mask.height, size[0] / size[1]
     if abs(shape / wanted - 1) > SHAPE_TOLERANCE:
         raise DatasetError(f"its mask {path.name} is {mask.width}×{mask.height}, and the image {size[0]}×{size[1]}")
@@ -46,6 +46,11 @@ def read_mask(path: Path, size: tuple[int, int]) -> Image.Image:
     except DatasetError as error:
         raise DatasetError(f"its mask {path.name}: {error}") from error
     return levels if levels.size == size else levels.resize(size, Image.Resampling.BILINEAR)
+
+
+def _is_uniform(image: Image.Image) -> bool:
+    """Whether all pixels of an "L" or RGB image are equal."""
+    return bool((np.asarray(image) == np.asarray(image)[:1, :1]).all())
 
 
 def normalise(mask: Image.Image) -> Image.Image:

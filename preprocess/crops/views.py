@@ -183,10 +183,11 @@ class Renderer:
         source = read_control(given, picture.image.size, self._rules) if given else picture.image
         made = []
         for number, (view, plan) in enumerate(zip(views, planned, strict=True)):
-            cut = plan.cut(source)
-            if not given:
+            if given:
+                cut = plan.cut(source)
+            else:  # of the trained colours: color_jitter would otherwise teach to change them
                 draws = random.Random(f"{self._config.seed} {job.surveyed.fingerprint.exact} {number}")
-                cut = FILTERS[self._config.control](cut, draws)
+                cut = FILTERS[self._config.control](plan.render(source), draws)
             control = view.file.replace("images/", "conditioning/", 1)
             cut.save(self._output / control, compress_level=1)
             made.append(replace(view, control=control))

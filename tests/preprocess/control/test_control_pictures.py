@@ -66,6 +66,16 @@ def test_colours_of_the_conditioning_picture_stay(make_folder: MakeFolder, tmp_p
     assert example == dataset.examples[0]
 
 
+def test_a_made_picture_has_the_colours_that_are_trained(make_folder: MakeFolder, tmp_path: Path) -> None:
+    folder = make_folder({"a.png": _png(_picture(1))})
+    prepare([folder], _config(control="inpainting", augmented_views=2, color_jitter=0.5), tmp_path / "out")
+    dataset = PreparedDataset.read(tmp_path / "out")
+    for view in dataset.examples[0].views:
+        image, control = _pixels(dataset, view.file), _pixels(dataset, view.control)
+        known = control[..., 3] == 255
+        assert known.any() and np.array_equal(control[known][:, :3], image[known])
+
+
 @pytest.mark.parametrize("kind", list(FILTERS))
 def test_made_pictures_have_the_size_of_their_views(kind: str, make_folder: MakeFolder, tmp_path: Path) -> None:
     folder = make_folder({"a.png": _png(_picture(1))})

@@ -11,7 +11,7 @@ from PIL import Image
 from transformers import CLIPSegConfig, CLIPSegForImageSegmentation, CLIPSegProcessor, CLIPTokenizer, ViTImageProcessor
 
 from preprocess.crops.clipseg import SubjectSegmenter
-from preprocess.crops.masks import centre_of_mass, face_mask, normalise, opacity_mask
+from preprocess.crops.masks import centre_of_mass, face_mask, normalise, opacity_mask, read_mask
 from preprocess.dataset import FaceBox
 from preprocess.errors import DatasetError
 from preprocess.uploads.decoding import decode
@@ -99,6 +99,26 @@ def test_a_normalised_mask_reaches_white(level: int, mode: str) -> None:
     mask.paste(level, (3, 3, 6, 6))
     normal = normalise(mask.convert(mode))
     assert normal.mode == "L" and normal.getextrema() == (0, 255) and normal.getbbox() == (3, 3, 6, 6)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
+def test_a_black_and_white_mask_in_a_file_with_an_alpha_channel(mode: str, tmp_path: Path) -> None:
+    mask = Image.new("L", (20, 20))
+    mask.paste(255, (3, 3, 9, 9))
+    mask.convert(mode).save(tmp_path / "a.mask.png")
+    assert read_mask(tmp_path / "a.mask.png", (20, 20)).tobytes() == mask.tobytes()
+    Image.new("L", (20, 20)).convert(mode).save(tmp_path / "black.mask.png")
+    with pytest.raises(DatasetError, match="black everywhere"):
+        read_mask(tmp_path / "black.mask.png", (20, 20))
+
+
+def test_a_mask_that_is_only_transparency(tmp_path: Path) -> None:
+    alpha = Image.new("L", (20, 20))
+    alpha.paste(255, (3, 3, 9, 9))
+    painted = Image.new("RGBA", (20, 20), "red")
+    painted.putalpha(alpha)
+    painted.save(tmp_path / "a.mask.png")
+    assert read_mask(tmp_path / "a.mask.png", (20, 20)).tobytes() == alpha.tobytes()
 
 
 def test_sixteen_bits_and_one_bit_are_masks_too() -> None:
