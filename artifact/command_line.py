@@ -34,13 +34,15 @@ def build_parser(prog: str = "python -m artifact") -> CommandParser:
 def main(argv: Sequence[str] | None = None, prog: str = "python -m artifact") -> int:
     """Run the command. Returns the exit status: 0, or 2 for wrong input."""
     arguments = build_parser(prog).parse_args(argv)
+    from safetensors import SafetensorError
+
     from artifact.errors import ArtifactError
     from families.errors import BaseModelError
 
     try:
         print(arguments.run(arguments))
         return SUCCESS
-    except (ArtifactError, BaseModelError) as error:
+    except (ArtifactError, BaseModelError, OSError, SafetensorError) as error:  # the last two: it cannot be written
         return report_wrong_input(error)
 
 

@@ -122,8 +122,6 @@ class Sampler:
             self.check(each)
         pipeline = pipeline_for(request, self.family)
         guidance = guidance_inputs(request, self.family, pipeline)
-        base_scheduler = pipeline.scheduler
-        pipeline.scheduler = build_scheduler(request.scheduler, base_scheduler)
         inputs = picture_inputs(request, self.family, pipeline)
         rows = self._rows(requests, self.triggers if triggers is None else triggers, refinement)
         images: list[list[Image.Image]] = [[] for _ in requests]
@@ -146,7 +144,9 @@ class Sampler:
             features, last = _joined([row.refined for row in batch]), _step_callback(on_step, *counts, "last")
             return refinement.finish(drawn, features, pipeline.scheduler, options, last)
 
+        base_scheduler = pipeline.scheduler  # of the base: the pipeline is that of the next requests, too
         try:
+            pipeline.scheduler = build_scheduler(request.scheduler, base_scheduler)
             with self._drawing():
                 for _, group in groupby(sorted(rows, key=Row.length), Row.length):
                     for row, image in draw_in_batches(list(group), draw):

@@ -70,9 +70,12 @@ def processor_tensors(layers: Mapping[str, Layer]) -> dict[str, Tensor]:
 def _write_tar(members: Mapping[str, bytes], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".unfinished")
-    with tarfile.open(unfinished, "w") as tar:
-        for name, data in members.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            tar.addfile(member, io.BytesIO(data))
-    os.replace(unfinished, path)
+    try:
+        with tarfile.open(unfinished, "w") as tar:
+            for name, data in members.items():
+                member = tarfile.TarInfo(name)
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)

@@ -45,11 +45,12 @@ class PlacedArtifacts:
         self.triggers, self.class_words, self.notes, names = distinct_triggers(
             artifacts, self._slots.first_free_placeholder
         )
-        self._tokens = place_tokens(family, artifacts, names, self._slots)
+        self._tokens: PlaceholderTokens | None = None
         self._changes = WeightChanges(_weight_changes(family, resolved))
         self._adapters: dict[str, int] = {}
         self._edits = PlacedEdits()
         try:
+            self._tokens = place_tokens(family, artifacts, names, self._slots)
             self._edits.place(family, resolved, self._scales)
             self._changes.apply(self._scales)
             self._place_lora(resolved)
