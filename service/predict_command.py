@@ -12,6 +12,8 @@ from settings.command_line.parser import CommandParser, report_wrong_input
 from settings.record import ConfigError, build_settings
 
 SUCCESS = 0
+DOWNLOADED = ("lora", "replicate_weights", "controlnet")
+"""Options that may be URLs."""
 
 
 def build_parser(prog: str = "predict.py") -> CommandParser:
@@ -68,7 +70,7 @@ def _draw(prompt: str, options: PredictionOptions, folder: Path) -> list[Path]:
     generation = Generation(compilation=compilation_from_environment())
     prediction = predict(inputs, generation, folder, local_files=True, say=_say, metric=lambda name, value: None)
     described = {
-        "inputs": {"prompt": prompt, **options.model_dump(exclude_none=True)},
+        "inputs": {"prompt": prompt, **recorded(options)},
         "seed": prediction.seed,
         "trigger_words": prediction.triggers,
         "images": {path.name: text for path, text in zip(prediction.paths, prediction.parameters, strict=True)},
@@ -76,6 +78,21 @@ def _draw(prompt: str, options: PredictionOptions, folder: Path) -> list[Path]:
     text = json.dumps(described, indent=2, ensure_ascii=False, default=str) + "\n"
     (folder / "parameters.json").write_text(text, encoding="utf-8")
     return prediction.paths
+
+
+def recorded(options: PredictionOptions) -> dict[str, object]:
+    """Return the given options for `parameters.json`: URLs without user name, password and query, which may contain a
+    token."""
+    with quick_imports():
+        from fetching.download import is_url, shown
+        from sampler.weights import parse_list
+
+    values: dict[str, object] = options.model_dump(exclude_none=True)
+    for name in DOWNLOADED:
+        if text := getattr(options, name):
+            listed = parse_list(text, local_files=True)
+            values[name] = ", ".join(shown(each) if is_url(each) else each for each in listed)
+    return values
 
 
 def _say(line: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 
 from fetching.rules import FetchRules
+from preprocess.uploads.decoding import readable_formats, upright_in_8_bits
 from sampler.extras import Extras, Steering
 from sampler.generation import Generation, chosen_seed
 from sampler.images.files import OUTPUT_FORMATS, save_images
@@ -26,6 +27,8 @@ NAMES = ("lora", "replicate_weights", "base_model", "vae", "refiner", "safety_ch
 """Inputs that name files, URLs or models."""
 MAX_PICTURE_BYTES = 64 * 1024**2
 MAX_PICTURE_PIXELS = 50_000_000
+MAX_EXIF_BYTES = 60_000
+"""Of both prompts in UTF-16, besides the other parameters: a JPEG has 65,533 bytes for EXIF."""
 SECONDS_BETWEEN_LINES = 2.0
 
 Metric = Callable[[str, float | int], None]
@@ -124,6 +127,7 @@ def build_request(inputs: PredictionInputs) -> SampleRequest:
         raise RequestError(f"output_format: {inputs.output_format!r} is not one of {', '.join(OUTPUT_FORMATS)}")
     if not 1 <= inputs.output_quality <= 100:
         raise RequestError("output_quality: must be between 1 and 100")
+    _require_writable(inputs)
     given = {name: value for name in BY_BASE if (value := getattr(inputs, name)) is not None}
     request = SampleRequest(
         prompt=inputs.prompt,
@@ -144,6 +148,18 @@ def build_request(inputs: PredictionInputs) -> SampleRequest:
     )
     check_aspect_ratio(request)
     return request
+
+
+def _require_writable(inputs: PredictionInputs) -> None:
+    """Raises RequestError for prompts that an image file cannot contain."""
+    try:
+        size = len(f"{inputs.prompt}{inputs.negative_prompt}".encode("utf-16-be"))
+    except UnicodeEncodeError:
+        raise RequestError("prompt: contains half of a character (a single surrogate). Remove it.") from None
+    if inputs.output_format != "png" and size > MAX_EXIF_BYTES:
+        raise RequestError(
+            f"output_format: prompts of this length do not fit into the metadata of {inputs.output_format}; set png"
+        )
 
 
 def _steering(inputs: PredictionInputs, local_files: bool, rules: FetchRules | None) -> Steering | None:
@@ -171,19 +187,19 @@ def _loras(
 
 
 def _open_picture(path: Path | None, name: str) -> Image.Image | None:
-    """Open and decode an image. Raises RequestError."""
+    """Open and decode an image: upright, in 8 bits. Raises RequestError."""
     if path is None:
         return None
     try:
         if path.stat().st_size > MAX_PICTURE_BYTES:
             raise RequestError(f"{name}: is larger than {MAX_PICTURE_BYTES:,} bytes")
-        with Image.open(path) as image:
+        with Image.open(path, formats=readable_formats()) as image:
             if image.width * image.height > MAX_PICTURE_PIXELS:  # before decoding
                 raise RequestError(
                     f"{name}: has {image.width} × {image.height} pixels; the limit is {MAX_PICTURE_PIXELS:,} pixels"
                 )
             image.load()
-            return image.copy()
+            return upright_in_8_bits(image)
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError, SyntaxError) as error:
         if isinstance(error, RequestError):
             raise

@@ -47,6 +47,17 @@ class Picture:
     notes: tuple[str, ...]
 
 
+def upright_in_8_bits(image: Image.Image) -> Image.Image:
+    """Return a loaded image with EXIF orientation applied, in 8 bits, with its transparency.
+
+    Raises ValueError for a colour model that Pillow cannot convert.
+    """
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode.startswith(("I", "F")):
+        return Image.fromarray(_to_8_bits(upright)[0])
+    return upright if upright.mode in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK") else upright.convert("RGBA")
+
+
 def is_image_name(path: Path) -> bool:
     """Whether the file name has the suffix of a supported image format."""
     return path.suffix.lower() in IMAGE_SUFFIXES
@@ -55,7 +66,7 @@ def is_image_name(path: Path) -> bool:
 def is_image_content(path: Path) -> bool:
     """Whether the content of a file is an image, whatever its name is. Reads its first bytes."""
     try:
-        with Image.open(path, formats=_readable_formats()):
+        with Image.open(path, formats=readable_formats()):
             return True
     except Exception:  # Pillow's plugins may raise any exception for unreadable files
         return False
@@ -91,7 +102,7 @@ def _load(path: Path, rules: DecodeRules) -> tuple[Image.Image, list[str]]:
         raise DatasetError(f"{path.name}: the file is empty (0 bytes). Upload it again.")
     _require_jpeg_xl(path)
     try:
-        with Image.open(path, formats=_readable_formats()) as image:
+        with Image.open(path, formats=readable_formats()) as image:
             if image.width * image.height > rules.max_pixels:  # known from the header, before decoding
                 raise DatasetError(
                     f"{path.name}: {image.width}×{image.height} pixels are more than {rules.max_pixels:,}; "
@@ -108,7 +119,8 @@ def _load(path: Path, rules: DecodeRules) -> tuple[Image.Image, list[str]]:
         raise DatasetError(f"{path.name}: is damaged or truncated ({error}). Export it again.") from error
 
 
-def _readable_formats() -> list[str]:
+def readable_formats() -> list[str]:
+    """Return Pillow's names of the formats in FORMATS that it can read here."""
     Image.init()
     return [name for name in FORMATS if name in Image.OPEN]
 

@@ -12,17 +12,18 @@ def drawn_size(request: SampleRequest, family: ModelFamily) -> tuple[int, int]:
     """Return the output size (width, height) in pixels.
 
     It is the requested size, else the requested aspect ratio or that of the input image at the area of the base's
-    native resolution, else the native resolution.
+    native resolution, else the native resolution. No side is longer than the base has positions for: a long input image
+    is cropped.
     """
     native, multiple = family.native_resolution, family.size_multiple
     if request.aspect_ratio != NATIVE_RATIO:
         return size_of_ratio(request.aspect_ratio, family)
     picture = request.image
     if picture is None and request.control is not None:
-        picture = ImageOps.exif_transpose(request.control.picture)
+        picture = request.control.picture
     if picture is None:
         return request.width or native, request.height or native
-    width, height = picture.size
+    width, height = ImageOps.exif_transpose(picture).size
     if request.width and request.height:
         return request.width, request.height
     if request.width or request.height:
@@ -30,8 +31,8 @@ def drawn_size(request: SampleRequest, family: ModelFamily) -> tuple[int, int]:
     else:
         scale = min(1.0, math.sqrt(native * native / (width * height)))  # small images are not enlarged
         scale = max(scale, multiple / min(width, height))
-    sides = (max(multiple, round(side * scale / multiple) * multiple) for side in (width, height))
-    fitted = tuple(sides)
+    longest = min(MAX_SIDE, family.largest_side or MAX_SIDE) // multiple * multiple
+    fitted = [min(longest, max(multiple, round(side * scale / multiple) * multiple)) for side in (width, height)]
     return request.width or fitted[0], request.height or fitted[1]
 
 
