@@ -11,6 +11,14 @@ Resolver = Callable[[str, int], Sequence[str]]
 
 CLOUD_SERVICES = (ipaddress.ip_network("168.63.129.16/32"), ipaddress.ip_network("192.0.0.0/24"))
 """Globally routable by number, but inside a cloud: Azure's host service, Oracle's metadata."""
+NOT_REACHABLE = tuple(
+    ipaddress.ip_network(network)
+    for network in (
+        "192.88.99.0/24", "::/96", "::ffff:0:0:0/96", "64:ff9b:1::/48", "3fff::/20", "5f00::/16", "fec0::/10",
+    )
+)  # fmt: skip
+"""Global by `ipaddress`, but withdrawn or not globally reachable by IANA's registries of special-purpose addresses
+(RFC 7526, 4291, 6052, 8215, 9637, 9602, 3879); some contain IPv4 addresses or are routed inside a site."""
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
@@ -34,7 +42,7 @@ def is_public(address: str) -> bool:
             return False
         if ip.ipv4_mapped is not None:
             return True
-    return ip.is_global and not ip.is_multicast and not any(ip in network for network in CLOUD_SERVICES)
+    return ip.is_global and not ip.is_multicast and not any(ip in network for network in CLOUD_SERVICES + NOT_REACHABLE)
 
 
 def public_addresses(host: str, port: int, resolver: Resolver) -> list[str]:

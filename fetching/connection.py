@@ -125,6 +125,8 @@ class _GuardedHTTPS(HTTPSConnection):
 def _guarded_socket(guard: Guard, connection: Any) -> socket.socket:
     try:
         return guard.connect(connection)
+    except UnicodeError as error:  # a part of the name is empty or longer than 63 characters
+        raise DownloadError(f"{connection.host[:100]}: is not a valid host name") from error
     except OSError as error:
         reason = f"{type(error).__name__}: {error.strerror or error}"
         raise DownloadError(f"{connection.host}: cannot be reached ({reason})") from error

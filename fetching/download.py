@@ -23,7 +23,8 @@ CONNECT_AND_READ_SECONDS = (10, 30)
 CHUNK = 1 << 20
 MAX_REDIRECTS = 5
 REDIRECTS = (301, 302, 303, 307, 308)
-LONGEST_NAME = 120
+LONGEST_NAME = 200
+"""In bytes: file systems allow 255."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,10 @@ def download(
             raise
         if not guard.expired:  # the error's text may contain a token
             raise DownloadError(f"{shown(url)}: cannot be downloaded: {type(error).__name__}") from None
+    except DownloadError:
+        raise
+    except ValueError:  # requests follows a redirect in part, even if it should not
+        raise DownloadError(f"{shown(url)}: redirects to an invalid URL") from None
     if guard.expired:  # the file may be incomplete
         raise DownloadError(f"{shown(url)}: took longer than {rules.max_seconds:g} s (FETCH_MAX_SECONDS)")
     return downloaded
@@ -156,4 +161,5 @@ def _file_name(response: requests.Response, url: str) -> str:
     header = Message()
     header["Content-Disposition"] = response.headers.get("Content-Disposition", "")
     name = header.get_filename() or unquote((parse_url(url).path or "").rpartition("/")[2])
-    return re.sub(r"[^\w.()+ -]", "_", name.replace("\\", "/").rpartition("/")[2]).strip(". ")[-LONGEST_NAME:]
+    safe = re.sub(r"[^\w.()+ -]", "_", name.replace("\\", "/").rpartition("/")[2]).strip(". ")
+    return safe.encode()[-LONGEST_NAME:].decode(errors="ignore").strip(". ")

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 from fetching.cache import sha256
@@ -21,12 +22,14 @@ USUAL_NAMES = ("weights.safetensors", "pytorch_lora_weights.safetensors", "lora.
 
 @dataclass(frozen=True)
 class HubFile:
-    """A file of a repository at one commit. `sha256`: the digest by the hub, None for small files."""
+    """A file of a repository at one commit. `sha256`: the digest by the hub, None for small files. `token`: as
+    `FetchRules.hub_token`."""
 
     repository: str
     file: str
     commit: str
     sha256: str | None
+    token: Literal[False] | None = None
 
     @property
     def key(self) -> str:
@@ -38,7 +41,11 @@ class HubFile:
         from huggingface_hub.errors import HfHubHTTPError
 
         try:
-            path = Path(hf_hub_download(self.repository, self.file, revision=self.commit, local_dir=folder / "hub"))
+            path = Path(
+                hf_hub_download(
+                    self.repository, self.file, revision=self.commit, local_dir=folder / "hub", token=self.token
+                )
+            )
         except (HfHubHTTPError, OSError, ValueError) as error:
             raise DownloadError(f"{self.repository}/{self.file}: {_reason(error)}") from None
         digest = sha256(path)
@@ -70,7 +77,7 @@ def find_on_hub(reference: str, rules: FetchRules) -> HubFile:
     if not rules.allows_host(host):
         raise DownloadError(f"{reference}: {host} is not in the operator's list (FETCH_ALLOWED_HOSTS)")
     try:
-        info = api.model_info(repository, revision=revision, files_metadata=True, timeout=30)
+        info = api.model_info(repository, revision=revision, files_metadata=True, timeout=30, token=rules.hub_token)
     except (HfHubHTTPError, OSError, ValueError) as error:
         raise DownloadError(f"{reference}: {_reason(error)}") from None
     files = {sibling.rfilename: sibling for sibling in info.siblings or []}
@@ -78,7 +85,7 @@ def find_on_hub(reference: str, rules: FetchRules) -> HubFile:
     if (files[name].size or 0) > rules.max_bytes:
         raise DownloadTooLarge(f"{reference}: is larger than {rules.max_bytes:,} bytes")
     lfs = files[name].lfs
-    return HubFile(repository, name, str(info.sha), lfs.sha256 if lfs else None)
+    return HubFile(repository, name, str(info.sha), lfs.sha256 if lfs else None, rules.hub_token)
 
 
 def _choose(reference: str, wanted: str | None, found: Iterable[str]) -> str:

@@ -64,7 +64,7 @@ def parse_list(text: str, *, local_files: bool) -> list[str]:
     if text.startswith("["):
         try:
             entries = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ArtifactError(f"weights: starts like a JSON list, but cannot be parsed ({error})") from None
         if not all(isinstance(entry, str) and entry.strip() for entry in entries):
             raise ArtifactError("weights: must be a JSON list of texts")
@@ -102,7 +102,7 @@ def read_one(location: str, *, local_files: bool, rules: FetchRules | None = Non
     if is_url(location):
         rules = rules or FetchRules.from_environment()
         with DownloadCache.from_environment().using(
-            location, lambda folder: download(location, folder / "download", rules=rules)
+            rules.cache_key(location), lambda folder: download(location, folder / "download", rules=rules)
         ) as path:
             return Artifact.read(path)
     path = Path(os.path.expanduser(location))  # Path.expanduser raises an error for an unknown user

@@ -55,7 +55,7 @@ class CogPredictions:
         rules = FetchRules.from_environment()
         return predict(
             allowed, self._generation, self._folder, default_loras=self._loras,
-            rules=rules if self._policy.use_tokens else replace(rules, tokens={}), say=_say, metric=_record,
+            rules=rules if self._policy.use_tokens else rules.without_tokens(), say=_say, metric=_record,
         ).paths  # fmt: skip
 
 

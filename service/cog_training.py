@@ -55,7 +55,8 @@ def train_in_child_process(request: TrainingRequest) -> OutputFolder:
         config_file = Path(scratch) / "config.yaml"
         config_file.write_text(yaml.safe_dump(config.model_dump(mode="json", exclude_unset=True)), encoding="utf-8")
         base = BaseOfTraining.of(config)
-        job = _start(_arguments(data, config_file, output), child_environment(secrets), base)
+        environment = child_environment(secrets, use_tokens=policy.use_tokens)
+        job = _start(_arguments(data, config_file, output), environment, base)
         try:
             _relay(job, policy, secrets)
         except BaseException:

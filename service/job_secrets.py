@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from fetching.rules import USE_TOKENS
 from service.training_request import TrainingRequest
 from settings.record import ConfigError
 from settings.sections.publishing import TOKEN_VARIABLE
@@ -40,12 +41,17 @@ def require_useful(secrets: Secrets, push_to_hub: str | None, trackers: Sequence
         raise ConfigError("wandb_api_key has no effect without trackers: [wandb]; set it, or leave wandb_api_key out")
 
 
-def child_environment(secrets: Secrets, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Return the environment of the training's process.
+def child_environment(
+    secrets: Secrets, environment: Mapping[str, str] = os.environ, *, use_tokens: bool = True
+) -> dict[str, str]:
+    """Return the environment of the training's process. `use_tokens`: whether the caller's data may be read with the
+    operator's tokens.
 
     With the caller's own key, the operator's W&B settings, such as account and server, are removed.
     """
     child = {name: value for name, value in environment.items() if name != TOKEN_VARIABLE}
+    if not use_tokens:
+        child[USE_TOKENS] = "0"
     if secrets.hub_token:
         child[TOKEN_VARIABLE] = secrets.hub_token
     if secrets.wandb_key:

@@ -42,9 +42,11 @@ def open_hub(reference: HubReference, rules: FetchRules) -> "IterableDataset":
     datasets.disable_progress_bars()
     _require_hub(reference)
     with errors_of(str(reference)):
-        configs = datasets.get_dataset_config_names(reference.name, revision=reference.revision)
+        configs = datasets.get_dataset_config_names(reference.name, revision=reference.revision, token=rules.hub_token)
         config = chosen(str(reference), "configuration", configs, reference.config, "default")
-        builder = datasets.load_dataset_builder(reference.name, config, revision=reference.revision)
+        builder = datasets.load_dataset_builder(
+            reference.name, config, revision=reference.revision, token=rules.hub_token
+        )
         _require_own_files(reference, builder)
         streams = builder.as_streaming_dataset()
         split = chosen(str(reference), "split", streams, reference.split, USUAL_SPLIT)

@@ -34,7 +34,7 @@ class Taking:
             rules = FetchRules.from_environment()
         except DownloadError as error:
             raise DatasetError(str(error)) from error
-        return self._take(open_hub(reference, rules), str(reference), folder, _of_repository(reference.name))
+        return self._take(open_hub(reference, rules), str(reference), folder, _of_repository(reference.name, rules))
 
     def from_table(self, path: Path, folder: Path) -> list[Rejected]:
         """Fill `folder` with the images that a local table contains or names. Raises DatasetError."""
@@ -77,15 +77,17 @@ def _read(rows: "IterableDataset", where: str) -> Iterator[Row]:
         raise DatasetError(f"{where}: has no rows, so no images. Select another split or other rows")
 
 
-def _of_repository(name: str) -> OpenFile:
+def _of_repository(name: str, rules: FetchRules) -> OpenFile:
     own = f"hf://datasets/{name}@"
 
     def open_file(path: str) -> bytes:
+        from datasets import DownloadConfig
         from datasets.utils.file_utils import xopen
 
         if not path.split("::")[-1].startswith(own):
             raise DatasetError("its image is outside the dataset's repository, and is not read")
-        with errors_of(path.rpartition("/")[2]), xopen(path, "rb") as file:
+        options = DownloadConfig(token=rules.hub_token)
+        with errors_of(path.rpartition("/")[2]), xopen(path, "rb", download_config=options) as file:
             return bytes(file.read())
 
     return open_file

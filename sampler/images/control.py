@@ -37,7 +37,7 @@ def controlnet_file(steering: Steering) -> Iterator[Path]:
     path = Path(os.path.expanduser(location))
     if is_url(location):
         cached = DownloadCache.from_environment().using(
-            location, lambda folder: download(location, folder / "download", rules=rules)
+            rules.cache_key(location), lambda folder: download(location, folder / "download", rules=rules)
         )
     elif steering.local_files and os.path.exists(path):
         yield path

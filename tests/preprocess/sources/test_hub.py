@@ -137,3 +137,15 @@ def test_an_outage_is_named_with_its_remedy(
     hub.server.server_close()
     with pytest.raises(DatasetError, match=r"the hub \(127.0.0.1\) cannot be reached.*Check the network"):
         prepared([f"hf://{NAME}"], tmp_path / "3")
+
+
+def test_the_tokens_of_the_machine_are_not_used_for_callers(
+    hub: DatasetHub, rows: datasets.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.add(NAME, {"data/train-00000-of-00001.parquet": as_parquet(rows)})
+    monkeypatch.setenv("HF_TOKEN", "hf_operator")
+    for use in ("0", "1"):
+        hub.seen.clear()
+        monkeypatch.setenv("FETCH_USE_TOKENS", use)
+        prepared([f"hf://{NAME}"], tmp_path / use, class_word="robot")
+        assert any("hf_operator" in str(headers) for _, headers in hub.seen) == (use == "1") and hub.seen
