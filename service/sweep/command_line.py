@@ -11,6 +11,7 @@ from typing import Any
 
 from fetching.download import is_url
 from preprocess.errors import DatasetError
+from preprocess.sources.references import is_remote
 from preprocess.uploads.given_data import require_present
 from service.sweep.ray_engine import require_ray, run_with_ray
 from service.sweep.space import read_sweep, trial_settings
@@ -67,7 +68,7 @@ def _trials(arguments: argparse.Namespace) -> list[Trial]:
 def _run(arguments: argparse.Namespace, trials: Sequence[Trial]) -> dict[int, str]:
     from service.sweep.summary import summary_page
 
-    data = [one if is_url(one) else str(Path(one).resolve()) for one in arguments.data]
+    data = [one if is_url(one) or is_remote(one) else str(Path(one).resolve()) for one in arguments.data]
     engine = run_with_ray(trials, data, arguments.gpus) if arguments.engine == "ray" else run_all(trials, data)
     failures: dict[int, str] = {}
     page = arguments.output / "sweep.html"

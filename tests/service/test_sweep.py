@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -161,3 +162,19 @@ def test_a_real_sweep(engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
                  "--output", str(tmp_path / "o"), "--engine", engine, "--gpus", "0"]  # fmt: skip
     assert main(arguments) == 0
     assert (tmp_path / "o/sweep.html").is_file() and (tmp_path / "o/trial_001/run/report.html").is_file()
+
+
+def test_named_data_reach_the_trials_as_they_were_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "sweep.yaml").write_text("fields: {rank: [4, 8]}", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    tried: list[list[str]] = []
+
+    def none_of(trials: list[Trial], data: list[str]) -> Iterator[tuple[Trial, str | None]]:
+        tried.append(data)
+        return iter(())
+
+    monkeypatch.setattr("service.sweep.command_line.run_all", none_of)
+    named = ["hf://owner/name:train[:5]", "s3://bucket/{0..3}.tar", "https://example.org/a.zip"]
+    assert main([*named, "photos", "--sweep", "sweep.yaml", "--output", "out"]) == 0
+    assert tried == [[*named, str(tmp_path / "photos")]]
