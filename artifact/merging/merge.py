@@ -1,7 +1,8 @@
 """Merges several LoRAs into one."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import count as count_from
 from pathlib import Path
 from typing import Literal
 
@@ -26,6 +27,7 @@ Mode = Literal["concat", "linear", "svd", "ties", "dare", "klora", "ziplora", "c
 MODES: tuple[Mode, ...] = ("concat", "linear", "svd", "ties", "dare", "klora", "ziplora", "closed-form")
 OF_TWO = ("klora", "ziplora")
 DENSITY = 0.5
+TRIGGER_PHRASE = "modelspec.trigger_phrase"
 REMEDY = "Merge with --mode svd --rank R --base BASE: its change of the base weights then becomes part of a plain LoRA."
 
 
@@ -56,7 +58,8 @@ def merge(
     _require_count(mode, len(sources), base, prompts)
     files = read_all(sources, weights)
     notes: list[str] = []
-    header = words_header(*joined_words(files, notes))
+    triggers, tokens = joined_words(files, notes)
+    header = words_header(triggers, tokens)
     layers: Mapping[str, Layer]
     if base is not None and mode in ON_BASE:
         artifacts = [file.artifact for file in files]
@@ -73,6 +76,8 @@ def merge(
         outcome = Outcome(fits)
     header |= network_header(files[0].header, layers)
     header["modelspec.merged_from"] = ", ".join(source.name for source in sources)
+    if phrase := _trigger_phrase(files, triggers):
+        header[TRIGGER_PHRASE] = phrase
     write_layers(layers, header, target)
     return Outcome(outcome.fits, [*outcome.left_out, *notes])
 
@@ -103,7 +108,7 @@ def joined_words(files: Sequence[LoraFile], notes: list[str]) -> tuple[dict[str,
     triggers, count = dict[str, list[str]](), 0
     for artifact in with_words:
         for word, names in artifact.triggers.items():
-            name = next(name for number in range(1, len(files) + 2)
+            name = next(name for number in count_from(1)
                         if (name := f"{word}{'' if number == 1 else number}") not in triggers)  # fmt: skip
             if name != word:
                 notes.append(f"two files have the trigger word {word}: that of the later one is now {name}")
@@ -111,6 +116,16 @@ def joined_words(files: Sequence[LoraFile], notes: list[str]) -> tuple[dict[str,
             count += len(names)
     encoders = with_words[0].tokens if with_words else {}
     return triggers, {name: torch.cat([artifact.tokens[name] for artifact in with_words]) for name in encoders}
+
+
+def _trigger_phrase(files: Sequence[LoraFile], triggers: Iterable[str]) -> str:
+    """Return the words with embeddings, and those of files without embeddings, which are plain text."""
+    plain = [
+        ", ".join(file.artifact.triggers) or file.header.get(TRIGGER_PHRASE, "")
+        for file in files
+        if not file.artifact.tokens
+    ]
+    return ", ".join(dict.fromkeys(filter(None, [*triggers, *plain])))
 
 
 def _require_sense(mode: Mode, rank: int | None, base: str | None, density: float | None) -> None:

@@ -1,0 +1,39 @@
+"""Trigger words of merged files: each is found under one name, and the header lists them all."""
+
+from pathlib import Path
+
+import torch
+
+from artifact.artifact import Artifact
+from artifact.conversion.files import write_layers
+from artifact.layers import LoraLayer
+from artifact.merging.merge import merge
+from artifact.metadata import counted_through, words_header
+from artifact.safetensors_file import read_header
+
+LAYER = {"lora_unet_mid_block_attentions_0_proj_in": LoraLayer(torch.ones(1, 4), torch.ones(4, 1), 1.0)}
+FAMILY = {"ss_base_model_version": "sd_v1"}
+
+
+def written(path: Path, *words: str, phrase: str = "") -> Path:
+    tokens = {"clip_l": torch.rand(len(words), 768)} if words else {}
+    header = words_header(counted_through(dict.fromkeys(words, 1)), tokens) | FAMILY
+    write_layers(LAYER, header | ({"modelspec.trigger_phrase": phrase} if phrase else {}), path)
+    return path
+
+
+def test_words_that_are_numbered_already(tmp_path: Path) -> None:
+    sources = [written(tmp_path / f"{name}.safetensors", "TOK", "TOK2", "TOK3") for name in "ab"]
+    merge(sources, [1.0, 1.0], tmp_path / "merged.safetensors")
+    merged = Artifact.read(tmp_path / "merged.safetensors")
+    assert list(merged.triggers) == ["TOK", "TOK2", "TOK3", "TOK4", "TOK22", "TOK32"]
+    assert torch.equal(merged.tokens["clip_l"][3], Artifact.read(sources[1]).tokens["clip_l"][0])
+
+
+def test_the_header_names_the_words_of_all_files(tmp_path: Path) -> None:
+    sources = [
+        written(tmp_path / "a.safetensors", phrase="cat"), written(tmp_path / "b.safetensors", "TOK"),
+        written(tmp_path / "c.safetensors", phrase="dog"),
+    ]  # fmt: skip
+    merge(sources, [1.0, 1.0, 1.0], tmp_path / "merged.safetensors")
+    assert read_header(tmp_path / "merged.safetensors")["modelspec.trigger_phrase"] == "TOK, cat, dog"
