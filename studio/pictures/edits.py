@@ -64,13 +64,13 @@ class EditedSet:
 
     def leaving_out(self, source: str, out: bool) -> "EditedSet":
         """Return the set without an image, or with it again. Raises DatasetError if no image would be left."""
-        example = self.find(source)
+        self.find(source)
         kept = [one for one in self.dataset.examples if one.source != source]
         left_out = [one for one in self.left_out if one.source != source]
         if out:
-            left_out.append(example)
+            left_out += self.all_of(source)
         else:
-            kept.append(example)
+            kept += self.all_of(source)
             kept.sort(key=lambda one: one.views[0].file)
         if not kept:
             raise DatasetError(f"{source}: the last image cannot be left out")
@@ -103,7 +103,7 @@ class EditedSet:
     def changed(self, before: "EditedSet") -> int:
         """Return the number of images whose captions differ."""
         pairs = zip(self._all, before._all, strict=True)
-        return sum(one.captions != other.captions for one, other in pairs)
+        return len({one.source for one, other in pairs if one.captions != other.captions})
 
     @property
     def _all(self) -> tuple[Example, ...]:

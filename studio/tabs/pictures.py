@@ -98,7 +98,7 @@ class PicturesTab:
         note_sources(output, sources)
         note_settings(output, values)
         dataset = PreparedDataset.read(OutputFolder(output).dataset)
-        done = texts.PREPARED.format(images=len(dataset.examples), refused=len(dataset.rejected))
+        done = texts.PREPARED.format(images=len(dataset.largest), refused=len(dataset.rejected))
         yield done, gr.Dropdown(self._workspace.picture_sets(), value=output.name), refused_list(dataset.rejected)
 
 

@@ -107,17 +107,21 @@ class TryTab:
             raise gr.Error(texts.NO_LORA)
         return self._workspace.runs / lora
 
-    def _draw(self, lora: str | None, prompts: str, scales: str, kind: str, seed: float, steps: float) -> Iterator[Any]:
-        """Generate a grid, and show each image as soon as it is finished."""
+    def _draw(
+        self, lora: str | None, prompts: str, scales: str, kind: str, seed: float | None, steps: float | None
+    ) -> Iterator[Any]:
+        """Generate a grid, and show each image as soon as it is finished. Cleared numbers are None, and count as 0."""
         try:
             columns = columns_of(self.choices(), self._name(self._weights(lora)), scales.split(), kind)
         except ValueError as error:
             yield texts.NOT_DRAWN.format(reason=error), [], *_no_pairs()
             return
-        for said, drawn in self._grid(prompts, columns, int(seed), int(steps)):
+        for said, drawn in self._grid(prompts, columns, int(seed or 0), int(steps or 0)):
             yield said, gr.Gallery(drawn, columns=len(columns) or 1), *_no_pairs()
 
-    def _compare(self, lora: str | None, prompts: str, scales: str, seed: float, steps: float) -> Iterator[Any]:
+    def _compare(
+        self, lora: str | None, prompts: str, scales: str, seed: float | None, steps: float | None
+    ) -> Iterator[Any]:
         """Generate each prompt at scale 0 and with the LoRA, and show the first of these pairs with a slider."""
         try:
             both = compared_scales(scales.split())
@@ -126,7 +130,7 @@ class TryTab:
             return
         columns = columns_of(self.choices(), self._name(self._weights(lora)), both, BY_SCALE)
         shown = False
-        for said, drawn in self._grid(prompts, columns, int(seed), int(steps)):
+        for said, drawn in self._grid(prompts, columns, int(seed or 0), int(steps or 0)):
             rows = zip(_lines(prompts), pairs_of([path for path, _ in drawn]), strict=False)
             found = [(texts.COMPARED.format(after=both[1], prompt=prompt), *files) for prompt, files in rows]
             slider = _slider(found[0]) if found and not shown else gr.skip()

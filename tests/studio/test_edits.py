@@ -105,3 +105,19 @@ def test_loose_files_and_archives_become_sources(tmp_path: Path, make_zip: objec
     assert not (tmp_path / "hostile").exists()
     with pytest.raises(DatasetError, match="no files"):
         store([], tmp_path / "none", DataConfig())
+
+
+def test_all_resolutions_of_a_picture_are_left_out_and_taken_back(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number, colour in enumerate([(200, 40, 40), (40, 200, 40)]):
+        (photos / f"{number}.png").write_bytes(png((160, 160), colour))
+    config = CONFIG.model_copy(update={"resolution": (64, 128)})
+    dataset = prepare([photos], config, tmp_path / "dataset")
+    assert len(dataset.examples) == 4
+    EditedSet.read(dataset.folder).leaving_out("0.png", True).write()
+    assert [example.source for example in PreparedDataset.read(dataset.folder).examples] == ["1.png"] * 2
+    EditedSet.read(dataset.folder).leaving_out("0.png", False).write()
+    assert PreparedDataset.read(dataset.folder).examples == dataset.examples
+    before = EditedSet.read(dataset.folder)
+    assert before.prepended("photo").changed(before) == 2
