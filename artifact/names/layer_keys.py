@@ -4,10 +4,12 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from artifact.errors import ArtifactError
 from artifact.layers import KEYS, DoraLayer, Layer, LoraLayer, layer_from_tensors
+from artifact.layers.factored import ALPHA
 from artifact.safetensors_file import require_finite
 
 ALIASES = {
@@ -30,6 +32,8 @@ PROCESSOR = re.compile(
 """diffusers' first names of LoRA layers in attention processors, which cog-sdxl uses."""
 PEFT_MAGNITUDES = ("lora_magnitude_vector", "lora_magnitude_vector.weight")
 """peft's DoRA magnitudes: (out,) for linear, (1, out, 1, 1) for convolution layers."""
+WHOLE_NUMBERS = (torch.int64, torch.int32, torch.int16)
+"""Types of alphas in files that kohya's svd_merge_lora.py and other scripts made: the rank as it is."""
 OF_CONTROLNETS = ("zero_convs.", "controlnet_")
 """Prefixes of tensor names that every ControlNet has."""
 SUFFIXES = sorted((f".{key}" for key in (*KEYS, *ALIASES, *PEFT_MAGNITUDES)), key=len, reverse=True)
@@ -58,6 +62,8 @@ def layers_from_tensors(tensors: Mapping[str, Tensor], file: str) -> dict[str, L
         )
     layers = {}
     for name, group in groups.items():
+        if (alpha := group.get(ALPHA)) is not None and alpha.dtype in WHOLE_NUMBERS:
+            group[ALPHA] = alpha.float()
         for suffix, tensor in group.items():
             require_finite(f"{file}: {name}.{suffix}", tensor)
         try:
