@@ -40,7 +40,7 @@ def parse_weights(prompt: str, name: str = "prompt") -> list[WeightedText]:
         parts.append(WeightedText(f"({literal})") if literal is not None else _weighted(match, name))
         end = match.end()
     parts.append(_plain(prompt, end, len(prompt), name))
-    return _joined([part for part in parts if part.text.strip()]) or [WeightedText(prompt)]
+    return _joined(parts) or [WeightedText(prompt)]
 
 
 def is_weighted(parts: Sequence[WeightedText]) -> bool:
@@ -77,11 +77,16 @@ def _plain(prompt: str, start: int, end: int, name: str) -> WeightedText:
 
 
 def _joined(parts: Sequence[WeightedText]) -> list[WeightedText]:
-    """Merge neighbouring parts of equal weight."""
+    """Leave out blank parts, and merge neighbouring parts of equal weight, with the blanks between them."""
     joined: list[WeightedText] = []
+    between = ""
     for part in parts:
+        if not part.text.strip():
+            between += part.text
+            continue
         if joined and joined[-1].weight == part.weight:
-            joined[-1] = WeightedText(joined[-1].text + part.text, part.weight)
+            joined[-1] = WeightedText(joined[-1].text + between + part.text, part.weight)
         else:
             joined.append(part)
+        between = ""
     return joined

@@ -51,6 +51,8 @@ def read(prompt: str, family: ModelFamily) -> Tensor:
         ("(a red star : .5)", [("a red star ", 0.5)]),
         ("(red:1.2) (blue:0)", [("red", 1.2), ("blue", 0)]),
         ("(red:1) star", [("red star", 1)]),
+        ("(red:1.2) (hat:1.2)", [("red hat", 1.2)]),
+        (r"\(red:1.2\) (hat:1)", [("(red:1.2) hat", 1)]),
         ("a (small) star (in 2024), [red], ((big))", [("a (small) star (in 2024), [red], ((big))", 1)]),
         ("a screen (16:9) at (10:30)", [("a screen (16:9) at (10:30)", 1)]),
         ("C++, a well-, x:2, smile :3)", [("C++, a well-, x:2, smile :3)", 1)]),
