@@ -73,7 +73,11 @@ def test_after_its_part_of_the_run_nothing_changes_a_parameter() -> None:
     row = torch.nn.Parameter(torch.ones(2))
     settings, schedule = OptimizerSettings("adamw", 0.1), ScheduleSettings("constant", 0, last=0.5)
     tokens = Trainable("tokens", [row], optimizer=settings, schedule=schedule, max_grad_norm=1.0, total_steps=4)
-    tokens.optimizer.register_step_post_hook(lambda *_: row.data.mul_(0.5))
+
+    def retract(*_: object) -> None:
+        row.data.mul_(0.5)
+
+    tokens.optimizer.register_step_post_hook(retract)
     seen = []
     for _ in range(4):
         row.grad = torch.ones(2)
