@@ -119,7 +119,9 @@ class Trainer:
                 return self.family.denoise(noised, timesteps, features, batch.sizes, conditioning), conditioning
 
             if self.dream is not None:
+                before = self.generators.state_dict()
                 draw = self.dream(self.noise_process, latents, draw, lambda *noised: predict(*noised)[0])
+                self.generators.load_state_dict(before)  # the same dropout of conditions in the training pass
             noised = self.noise_process.corrupt(latents, draw)
             prediction, conditioning = predict(noised, draw.timesteps)
         context = StepContext(

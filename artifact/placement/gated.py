@@ -68,12 +68,14 @@ class Words:
         """Return what is added to a layer's output for `states` (B, L, d): (B, L, out), fp32.
 
         Σ s (g o* - c W i*), with a row's part c of the state in the metric of C⁻¹, its gate g and its scale s.
-        `base_outputs`: W i*, `outputs`: o*, (R, out) each.
+        `base_outputs`: W i*, `outputs`: o*, (R, out) each. Autocast is off: in training steps it would round the
+        directions and products to bf16, and sampling does not.
         """
-        products = states.float() @ self.directions.T
-        own = (self.inputs * self.directions).sum(1).maximum(self.floors)
-        gates = torch.sigmoid((products / own - self.biases) / self.temperatures)
-        return (gates * self.scales) @ outputs - (products @ self.unmixing * self.scales) @ base_outputs
+        with torch.autocast(states.device.type, enabled=False):
+            products = states.float() @ self.directions.T
+            own = (self.inputs * self.directions).sum(1).maximum(self.floors)
+            gates = torch.sigmoid((products / own - self.biases) / self.temperatures)
+            return (gates * self.scales) @ outputs - (products @ self.unmixing * self.scales) @ base_outputs
 
 
 class GatedEdits:

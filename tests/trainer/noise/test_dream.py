@@ -4,9 +4,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from families.family import ModelFamily
 from families.noise.diffusion_process import DiffusionProcess
 from families.noise.flow_matching import FlowMatching
 from families.noise.noise_process import Draw, NoiseProcess
+from tests.job.test_resume import CONFIG as RESUME_CONFIG
+from tests.job.test_resume import Prepared, prepared, trainings  # noqa: F401 (a fixture)
 from trainer.noise.dream import Dream, noise_scale
 
 ALPHAS = torch.linspace(0.99, 0.01, 1000)
@@ -70,3 +73,17 @@ def test_a_large_power_is_a_plain_training_and_the_pass_has_no_gradients() -> No
     torch.testing.assert_close(new.noise, NOISE[:1], rtol=0, atol=1e-6)
     flow = noise_scale(PROCESSES[2], torch.tensor([250.0]))
     assert flow.item() == pytest.approx(0.25)
+
+
+def test_both_passes_have_the_same_random_condition(base: ModelFamily, prepared: Prepared) -> None:  # noqa: F811
+    """Such as the dropout of a ControlNet's images: the error is that of the pass that is trained."""
+    drawn: list[float] = []
+    for training in trainings(base, RESUME_CONFIG.model_copy(update={"dream": 1.0}), prepared):
+
+        def condition(*_: object, generator: torch.Generator = training.trainer.generators["condition"]) -> None:
+            drawn.append(float(torch.rand((), generator=generator)))
+
+        training.trainer.condition = condition
+        steps = training.trainer.steps()
+        next(steps), next(steps)
+    assert drawn[0] == drawn[1] != drawn[2] == drawn[3]

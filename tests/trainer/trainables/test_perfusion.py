@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from artifact.artifact import Artifact
-from artifact.placement.gated import KEYS, VALUES
+from artifact.layers import Gate
+from artifact.placement.gated import KEYS, VALUES, Words
 from artifact.prompt_states import prompt_states
 from benchmarks.concepts.lottery import draw_concept
 from benchmarks.concepts.measures import likeness
@@ -216,3 +217,14 @@ def test_a_hundred_steps_come_nearer_to_the_pictures_and_keep_the_prompt(
         after = likeness_of(training.triggers)
     print(before, after)
     assert after > before
+
+
+def test_an_edit_in_a_step_with_autocast_is_that_of_sampling() -> None:
+    states, inputs, outputs = (
+        torch.randn(rows, 8, generator=torch.Generator().manual_seed(rows)) for rows in (5, 2, 2)
+    )
+    words = Words.of([Gate(inputs, inputs * 3, inputs, 0.75, 0.1)], [1.0])
+    sampled = words.change(states[None], inputs, outputs)
+    with torch.autocast("cpu", torch.bfloat16):
+        trained = words.change(states[None], inputs, outputs)
+    assert trained.dtype == torch.float32 and torch.equal(trained, sampled)
