@@ -52,7 +52,8 @@ def download(
     """Download `url` (https, data:, or http where the rules allow it) into the file `target`.
 
     `rules` default to those of the environment; `max_bytes` can only lower their limit. Schemes, hosts and addresses
-    are checked again after every redirect, and a token is sent only to its own host. Raises DownloadError.
+    are checked again after every redirect, and a token is sent only to its own host. Raises DownloadError, and leaves
+    no incomplete file.
     """
     rules = rules or FetchRules.from_environment()
     rules = replace(rules, max_bytes=min(max_bytes or rules.max_bytes, rules.max_bytes))
@@ -60,6 +61,14 @@ def download(
         data = decode_data_uri(url, rules.max_bytes)
         target.write_bytes(data)
         return Download(target, "", hashlib.sha256(data).hexdigest())
+    try:
+        return _guarded(url, target, rules, resolver)
+    except BaseException:
+        target.unlink(missing_ok=True)
+        raise
+
+
+def _guarded(url: str, target: Path, rules: FetchRules, resolver: Resolver) -> Download:
     guard = Guard(rules, resolver)
     try:
         with guard.watching(), guarded_session(guard) as session:

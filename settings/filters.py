@@ -75,5 +75,5 @@ def _comparable(found: Any, wanted: str, comparison: str) -> tuple[Any, Any]:
 def _number(value: Any) -> float | None:
     try:
         return float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None

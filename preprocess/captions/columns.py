@@ -82,7 +82,7 @@ def missing_column(what: str, names: Iterable[str], found: Iterable[str]) -> str
 def _is_number(value: Any) -> bool:
     try:
         float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return False
     return True
 

@@ -24,7 +24,7 @@ def csv_records(path: Path, columns: Columns) -> Iterator[tuple[str, dict[str, s
         return
     header = lines[0][1]
     if _is_header(header, columns):
-        names = _column_names(header, columns)
+        names = _column_names(header, columns, path.name)
         for number, cells in lines[1:]:
             where = f"{path.name}, line {number}"
             yield where, _record(names, cells, columns, where, dialect)
@@ -53,9 +53,13 @@ def _record(
     return record | {name: value for name, value in missing.items() if name}
 
 
-def _column_names(header: Sequence[str], columns: Columns) -> list[str]:
+def _column_names(header: Sequence[str], columns: Columns, where: str) -> list[str]:
+    """Return the names in lower case, but those of the settings. Raises DatasetError for a name that occurs twice."""
     own = (columns.file, columns.text)
-    return [name if name in own else name.lower() for name in header]
+    names = [name if name in own else name.lower() for name in header]
+    if twice := next((name for name in names if name and names.count(name) > 1), None):
+        raise DatasetError(f"{where}: has two columns named {twice!r}; rename or remove one")
+    return names
 
 
 def _is_header(cells: Sequence[str], columns: Columns) -> bool:

@@ -11,7 +11,8 @@ MOST_NESTED = 20
 """Largest number of braces that may enclose an alternative."""
 INNERMOST = re.compile(r"\{[^{}|]*\|[^{}]*\}")
 WEIGHT = re.compile(r"\s*\d+(?:\.\d+)?::")
-COUNT = re.compile(r"\s*\d+(?:-\d+)?\$\$")
+COUNT = re.compile(r"\s*\d+(?:-\d+)?\$\$(?:[^$|{}]*\$\$)?")
+"""The number of alternatives, and the text between them."""
 
 
 def has_wildcard(text: str) -> bool:

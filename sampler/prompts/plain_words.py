@@ -3,6 +3,9 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 
+DETERMINERS = "a|an|the|my|his|her|its|our|your|their|this|that|each|every|one|of"
+"""Words after which a class word needs no article, and `of`, after which it does."""
+
 
 def with_plain_words(prompt: str, words: Mapping[str, str]) -> str:
     """Return the prompt with every trigger word in `words` replaced by its class word.
@@ -12,9 +15,7 @@ def with_plain_words(prompt: str, words: Mapping[str, str]) -> str:
     for trigger in sorted(words, key=len, reverse=True):
         word = words[trigger]
         prompt = re.sub(rf"(?<!\w){re.escape(trigger)}\s+(?={re.escape(word)}(?!\w))", "", prompt)
-        prompt = re.sub(
-            rf"(?<!\w)(a |an |the |my |his |her |their |of )?{re.escape(trigger)}(?!\w)", _replacement(word), prompt
-        )
+        prompt = re.sub(rf"(?<!\w)((?i:{DETERMINERS}) )?{re.escape(trigger)}(?!\w)", _replacement(word), prompt)
     return prompt
 
 
@@ -28,8 +29,10 @@ def _replacement(word: str) -> Callable[[re.Match[str]], str]:
 
     def replace(match: re.Match[str]) -> str:
         before = match.group(1) or ""
-        if before in ("", "of "):
+        if before.lower() in ("", "of "):
             return f"{before}{article} {word}"
-        return f"{article} {word}" if before in ("a ", "an ") else f"{before}{word}"
+        if before.lower() in ("a ", "an "):
+            return f"{article.capitalize() if before[0].isupper() else article} {word}"
+        return f"{before}{word}"
 
     return replace

@@ -8,7 +8,7 @@ import pytest
 from fetching.addresses import is_public, public_addresses
 from fetching.cache import DownloadCache
 from fetching.download import download
-from fetching.errors import DownloadError
+from fetching.errors import DownloadError, DownloadTooLarge
 from fetching.rules import FetchRules
 from tests.local_site import Site
 
@@ -42,6 +42,15 @@ def test_a_long_name_of_wide_letters_is_shortened_to_what_file_systems_take(site
     cache = DownloadCache(tmp_path / "cache", 1000)
     with cache.using("x", lambda folder: download(f"{site.url}/x", folder / "download", rules=RULES)) as path:
         assert path.name.endswith("漢.safetensors") and len(path.name.encode()) <= 200
+
+
+def test_an_incomplete_file_does_not_stay(site: Site, tmp_path: Path) -> None:
+    site.serve("/x", b"x" * 100, {"Content-Length": "1000"})
+    with pytest.raises(DownloadError):
+        download(f"{site.url}/x", tmp_path / "x", rules=RULES)
+    with pytest.raises(DownloadTooLarge):
+        download("data:;base64,AAAA", tmp_path / "x", rules=RULES, max_bytes=1)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from preprocess.captions.columns import Columns, require_other_use
 from preprocess.captions.json_text import parse_json
 from preprocess.captions.labels import preservation_label
 from preprocess.captions.pairing import Caption
+from preprocess.captions.tables import read_table
 from preprocess.captions.wildcards import MOST_NESTED, expanded
 from preprocess.errors import DatasetError
 from preprocess.prepare import prepare
@@ -21,6 +23,7 @@ from preprocess.uploads.archive import LONGEST_HEADER, ArchiveLimits, require_sa
 from preprocess.uploads.given_data import require_present
 from preprocess.uploads.identity import identify, read_identities, write_identities
 from preprocess.uploads.intake import take_in
+from settings.filters import parse_filter
 from settings.preparation import DataConfig
 from settings.record import build_settings
 from tests.conftest import png
@@ -131,9 +134,18 @@ def test_half_an_emoji_in_a_caption(tmp_path: Path) -> None:
     assert parse_json('["\\ud83d\\ude00"]', "x") == ["\N{GRINNING FACE}"]
 
 
+def test_two_columns_of_one_name(tmp_path: Path) -> None:
+    (tmp_path / "metadata.csv").write_text("file_name,text,Text\na.png,a dog,a cat\n", encoding="utf-8")
+    with pytest.raises(DatasetError, match=r"metadata\.csv: has two columns named 'text'"):
+        read_table(tmp_path / "metadata.csv", Columns())
+
+
 def test_numbers_and_nesting_without_limit() -> None:
     with pytest.raises(DatasetError, match="x: is not JSON"):
         parse_json("9" * 5000, "x")
+    assert "needs a number" in (parse_filter("n > 3").refuses({"n": 10**400}) or "")
+    with pytest.raises(DatasetError, match="needs a column for the text"):
+        require_other_use({"file_name": "a.png", "n": 10**400}, "file_name", Columns(), "x")
     config = build_settings(DataConfig, OPTIONS)
     deep = "{a|" * (MOST_NESTED + 1) + "b" + "}" * (MOST_NESTED + 1)
     with pytest.raises(DatasetError, match=r"a\.png: its caption has alternatives inside 21 braces"):
@@ -141,6 +153,7 @@ def test_numbers_and_nesting_without_limit() -> None:
     allowed = deep[3:-1]
     assert preservation_label("a.png", Caption(allowed, "a.txt"), None, 1, config).captions == ("a", "b")
     assert len(expanded("{a|b|c} " * 3000)) == 64
+    assert expanded("{1-2$$ and $$a|b} dog") == ("a dog", "b dog")
 
 
 @pytest.mark.parametrize(
