@@ -22,6 +22,8 @@ MOST_IMAGES = 64
 """Largest number of images of a grid."""
 FORMATS = ("kohya", "diffusers", "cog-sdxl", "bundle", "embeddings")
 SUFFIXES = {"cog-sdxl": ".tar"}
+WARNING = "warning: "
+"""Prefix of the predictor's warnings; its other messages are not shown."""
 Pair = tuple[str, str, str]
 """Label of the slider, and the files before and after."""
 
@@ -32,6 +34,7 @@ class TryTab:
     def __init__(self, workspace: Workspace, queue: JobQueue) -> None:
         self._workspace, self._queue = workspace, queue
         self._generation: Generation | None = None
+        self._notes: list[str] = []
         gr.Markdown(texts.TRY_LEAD)
         with gr.Row(equal_height=False):
             self.lora = gr.Dropdown(self.choices(), value=None, label=texts.LORA, info=texts.LORA_INFO, elem_id="lora")
@@ -152,6 +155,7 @@ class TryTab:
             return
         folder = free_folder(self._workspace.images, self._weights(columns[0].weights).parent.name)
         drawn: list[Picture] = []
+        self._notes.clear()
         for number, (prompt, column) in enumerate(cells, start=1):
             yield texts.DRAWING.format(number=number, total=len(cells)), drawn
             try:
@@ -161,10 +165,15 @@ class TryTab:
             except Exception as error:
                 if not _is_expected(error):
                     raise
-                yield texts.NOT_DRAWN.format(reason=escaped(str(error))), drawn
+                yield texts.NOT_DRAWN.format(reason=escaped(str(error))) + self._warnings(), drawn
                 return
             drawn.append((str(path), f"{column.label} · {prompt}"))
-        yield texts.DRAWN.format(count=len(drawn), folder=escaped(str(folder))), drawn
+        yield texts.DRAWN.format(count=len(drawn), folder=escaped(str(folder))) + self._warnings(), drawn
+
+    def _warnings(self) -> str:
+        """Return the warnings of the generated images, each once, as a list; "" without any."""
+        lines = dict.fromkeys(line for line in self._notes if line.startswith(WARNING))
+        return "".join(f"\n\n- {escaped(line)}" for line in lines)
 
     def _image(self, weights: Path, prompt: str, scale: str, seed: int, steps: int, folder: Path) -> Path:
         """Generate one image with the code of predict.py."""
@@ -172,7 +181,7 @@ class TryTab:
         from service.prediction_inputs import PredictionInputs, predict
 
         if self._generation is None:
-            self._generation = Generation()
+            self._generation = Generation(self._notes.append)
         inputs = PredictionInputs(
             prompt, lora=json.dumps([str(weights)]), lora_scale=scale, seed=seed, num_inference_steps=steps or None
         )

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -142,3 +143,25 @@ def test_before_and_after_lie_over_each_other(
     assert "scale other than 0" in said and pairs == [] and not column["visible"]
     *_, (_, _, pairs, column, _) = tab._draw(lora, "cat", "1", "scale", 7, 0)
     assert pairs == [] and not column["visible"]
+
+
+def test_the_predictors_warnings_are_on_the_page(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with gr.Blocks(analytics_enabled=False):
+        tab = TryTab(workspace, JobQueue(workspace.queue, workspace.runs))
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+
+    def predict(inputs: object, generation: SimpleNamespace, folder: Path, **options: object) -> SimpleNamespace:
+        generation.say("1 LoRA applied in 0.1 s")
+        generation.say("warning: the prompt does not contain the trigger word TOK")
+        return SimpleNamespace(paths=[tmp_path / "a.png"])
+
+    monkeypatch.setattr("sampler.generation.Generation", lambda say: SimpleNamespace(say=say))
+    monkeypatch.setattr("service.prediction_inputs.predict", predict)
+    lora = "dogs/weights.safetensors"
+    monkeypatch.setattr(tab, "choices", lambda: [("dogs", lora)])
+    for _ in range(2):
+        *_, (said, *_) = tab._draw(lora, "cat\ndog", "1", "scale", None, None)
+        assert said.startswith("2 images") and said.count("does not contain the trigger word TOK") == 1
+        assert "applied" not in said
