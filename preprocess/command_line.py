@@ -71,6 +71,8 @@ def _run(arguments: argparse.Namespace) -> int:
     config = build_settings(DataConfig, values | given_options(arguments, DataConfig))
     if not arguments.data and not config.named_sources:
         raise ConfigError("data: is missing. Give a zip, a tar, a folder of images, a URL, or set dataset_name.")
+    if arguments.size_multiple < 1:
+        raise ConfigError(f"size_multiple: {arguments.size_multiple} must be at least 1")
     require_present([*arguments.data, *config.named_sources])
     if arguments.output.exists() and (not arguments.output.is_dir() or any(arguments.output.iterdir())):
         raise ConfigError(f"output: {arguments.output} exists and is not empty. Choose another folder.")

@@ -17,6 +17,7 @@ from preprocess.captions.labels import preservation_label
 from preprocess.captions.pairing import Caption
 from preprocess.captions.tables import read_table
 from preprocess.captions.wildcards import MOST_NESTED, expanded
+from preprocess.command_line import main
 from preprocess.errors import DatasetError
 from preprocess.prepare import prepare
 from preprocess.uploads.archive import LONGEST_HEADER, ArchiveLimits, require_safe, unpack
@@ -132,6 +133,11 @@ def test_half_an_emoji_in_a_caption(tmp_path: Path) -> None:
     dataset = prepare([folder], build_settings(DataConfig, OPTIONS), tmp_path / "out")
     assert dataset.examples[0].caption == "TOK, a cup \N{REPLACEMENT CHARACTER}"
     assert parse_json('["\\ud83d\\ude00"]', "x") == ["\N{GRINNING FACE}"]
+
+
+def test_a_multiple_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path), "--output", str(tmp_path / "out"), "--size_multiple", "0"]) == 2
+    assert "size_multiple: 0 must be at least 1" in capsys.readouterr().err
 
 
 def test_two_columns_of_one_name(tmp_path: Path) -> None:
