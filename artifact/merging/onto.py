@@ -43,10 +43,17 @@ def merge_onto(
     source = local_base(base, "--onto")
     files = read_all(sources, weights)
     family = open_base(base, base_config)
-    named = {path.name: file.artifact for file, path in zip(files, sources, strict=True)}
-    if len(named) < len(files):
-        named = {str(path): file.artifact for file, path in zip(files, sources, strict=True)}
+    named = {name: file.artifact for file, name in zip(files, _different_names(sources), strict=True)}
     return write_onto(named, weights, source, family, target, precision)
+
+
+def _different_names(sources: Sequence[Path]) -> list[str]:
+    """Return the files' names; their paths where names are equal, and with a number where the same file is given
+    twice."""
+    for names in ([path.name for path in sources], [str(path) for path in sources]):
+        if len(set(names)) == len(names):
+            return names
+    return [f"{path} ({number})" for number, path in enumerate(sources, 1)]
 
 
 def write_onto(

@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 
 from artifact.artifact import Artifact
 from artifact.conversion.files import write_layers
 from artifact.layers import LoraLayer
+from artifact.merging import onto
 from artifact.merging.merge import merge
 from artifact.metadata import counted_through, words_header
 from artifact.safetensors_file import read_header
@@ -37,3 +39,14 @@ def test_the_header_names_the_words_of_all_files(tmp_path: Path) -> None:
     ]  # fmt: skip
     merge(sources, [1.0, 1.0, 1.0], tmp_path / "merged.safetensors")
     assert read_header(tmp_path / "merged.safetensors")["modelspec.trigger_phrase"] == "TOK, cat, dog"
+
+
+def test_a_file_that_is_given_twice_is_added_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = written(tmp_path / "a.safetensors"), written(tmp_path / "b.safetensors")
+    given: list[tuple[list[str], list[float]]] = []
+    for name in ("local_base", "open_base"):
+        monkeypatch.setattr(onto, name, lambda *_: None)
+    monkeypatch.setattr(onto, "write_onto", lambda named, weights, *_: given.append((list(named), weights)))
+    onto.merge_onto([one, two], [1.0, 0.5], "base", tmp_path / "out")
+    onto.merge_onto([one, one], [1.0, 0.5], "base", tmp_path / "out")
+    assert given == [(["a.safetensors", "b.safetensors"], [1.0, 0.5]), ([f"{one} (1)", f"{one} (2)"], [1.0, 0.5])]
