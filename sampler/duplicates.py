@@ -18,7 +18,7 @@ def merge_duplicates(loras: Sequence[ScaledArtifact]) -> tuple[list[ScaledArtifa
     merged: list[ScaledArtifact] = []
     notes = []
     for lora in loras:
-        same = next((index for index, other in enumerate(merged) if _same(other.artifact, lora.artifact)), None)
+        same = next((index for index, other in enumerate(merged) if same_lora(other.artifact, lora.artifact)), None)
         if same is None:
             merged.append(lora)
             continue
@@ -31,7 +31,8 @@ def merge_duplicates(loras: Sequence[ScaledArtifact]) -> tuple[list[ScaledArtifa
     return merged, notes
 
 
-def _same(one: Artifact, other: Artifact) -> bool:
+def same_lora(one: Artifact, other: Artifact) -> bool:
+    """Whether tensors, alphas and trigger words of two LoRAs are equal."""
     if one is other:
         return True
     if dict(one.triggers) != dict(other.triggers) or one.layers.keys() != other.layers.keys():

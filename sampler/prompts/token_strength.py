@@ -7,6 +7,8 @@ from dataclasses import replace
 import torch
 
 from artifact.artifact import Artifact
+from artifact.placement.placing import distinct_triggers
+from sampler.duplicates import same_lora
 from sampler.request import RequestError
 from sampler.weights import ScaledArtifact
 
@@ -32,9 +34,10 @@ def parse_token_strength(text: str | float) -> dict[str, float]:
 
 
 def with_token_strength(loras: Sequence[ScaledArtifact], strengths: Mapping[str, float]) -> list[ScaledArtifact]:
-    """Return the LoRAs with their token rows scaled by trigger word. Raises RequestError for an unknown trigger
-    word."""
-    known = {trigger for lora in loras for trigger in lora.artifact.triggers}
+    """Return the LoRAs with their token rows scaled by trigger word, under the names that prompts have for them: of two
+    LoRAs with the trigger word TOK, the second one's is TOK2. Raises RequestError for an unknown trigger word."""
+    names = _names_in_prompts([lora.artifact for lora in loras])
+    known = {name for each in names for name in each}
     strange = sorted(set(strengths) - known - {EVERY_TRIGGER})
     if strange:
         raise RequestError(
@@ -42,13 +45,43 @@ def with_token_strength(loras: Sequence[ScaledArtifact], strengths: Mapping[str,
         )
     if all(strength == 1 for strength in strengths.values()):
         return list(loras)
-    return [replace(lora, artifact=_scaled(lora.artifact, strengths)) for lora in loras]
+    return [
+        replace(lora, artifact=_scaled(lora.artifact, own, strengths)) for lora, own in zip(loras, names, strict=True)
+    ]
 
 
-def _scaled(artifact: Artifact, strengths: Mapping[str, float]) -> Artifact:
+def _names_in_prompts(artifacts: Sequence[Artifact]) -> list[list[str]]:
+    """Return the name of each trigger word of each LoRA. A LoRA that is given twice is used once (`merge_duplicates`),
+    so it has the same names."""
+    names: list[list[str]] = []
+    different: list[Artifact] = []
+    for number, artifact in enumerate(artifacts):
+        same = next((earlier for earlier in range(number) if same_lora(artifacts[earlier], artifact)), None)
+        if same is not None:
+            names.append(names[same])
+            continue
+        before = len(distinct_triggers(different)[0])
+        different.append(artifact)
+        added = list(distinct_triggers(different)[0].items())[before:]
+        with_tokens = (name for name, placeholders in added if placeholders)
+        names.append(
+            [
+                next(with_tokens) if placeholders and artifact.tokens else word
+                for word, placeholders in artifact.triggers.items()
+            ]
+        )
+    return names
+
+
+def _scaled(artifact: Artifact, names: Sequence[str], strengths: Mapping[str, float]) -> Artifact:
+    """`names`: of the artifact's trigger words in prompts."""
     default = strengths.get(EVERY_TRIGGER, 1.0)
     factors = torch.tensor(
-        [strengths.get(trigger, default) for trigger, placeholders in artifact.triggers.items() for _ in placeholders]
+        [
+            strengths.get(name, default)
+            for name, placeholders in zip(names, artifact.triggers.values(), strict=True)
+            for _ in placeholders
+        ]
     )
     if not artifact.tokens or not len(factors):
         return artifact
