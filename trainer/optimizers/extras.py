@@ -29,19 +29,20 @@ EXTRAS: dict[OptimizerName, Extra] = {
 }
 
 
-def require_available(name: OptimizerName) -> None:
-    """Raises ConfigError when the optimizer's package is not installed, or when it needs a GPU and there is none."""
+def require_available(name: OptimizerName, setting: str = "optimizer") -> None:
+    """Raises ConfigError, naming `setting`, when the optimizer's package is not installed, or when it needs a GPU and
+    there is none."""
     extra = EXTRAS.get(name)
     if extra is None:
         return
     if find_spec(extra.module) is None:
         raise ConfigError(
-            f"optimizer: {name} needs the package {extra.package}, which is not installed. "
-            f"Run `pip install {extra.package}`, or set optimizer: adamw"
+            f"{setting}: {name} needs the package {extra.package}, which is not installed. "
+            f"Run `pip install {extra.package}`, or set {setting}: adamw"
         )
     if extra.needs_gpu and not torch.cuda.is_available():
         raise ConfigError(
-            f"optimizer: {name} needs a GPU, and there is none. Set optimizer: adamw, which runs on every device"
+            f"{setting}: {name} needs a GPU, and there is none. Set {setting}: adamw, which runs on every device"
         )
 
 

@@ -43,7 +43,7 @@ def require_optimizers(settings: OptimizationSection) -> None:
     """Raises ConfigError, before anything is loaded, for an optimizer that cannot run on this machine."""
     require_available(settings.optimizer)
     if settings.resolved_token_learning_rate > 0:
-        require_available(settings.token_optimizer)
+        require_available(settings.token_optimizer, "token_optimizer")
 
 
 def _trainable(

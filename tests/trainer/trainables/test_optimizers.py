@@ -17,6 +17,7 @@ from settings.training import build_config
 from trainer.optimizers import extras
 from trainer.optimizers.registry import OPTIMIZERS, build_optimizer
 from trainer.optimizers.settings import BETAS, OptimizerSettings
+from trainer.trainables.registry import require_optimizers
 from trainer.trainables.schedules import ScheduleSettings, multiplier
 from trainer.trainables.trainable import Trainable
 
@@ -119,6 +120,13 @@ def test_an_optimizer_that_is_not_installed_names_its_package(
     monkeypatch.setattr(extras, "find_spec", lambda module: None)
     with pytest.raises(ConfigError, match=f"pip install {extras.EXTRAS[name].package}"):
         build_optimizer(weights(), OptimizerSettings(name, 1e-3))
+
+
+def test_the_setting_of_the_tokens_optimizer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extras, "find_spec", lambda module: None)
+    settings = build_config({"token_optimizer": "lion"}).optimization
+    with pytest.raises(ConfigError, match=r"^token_optimizer: lion needs .* or set token_optimizer: adamw"):
+        require_optimizers(settings)
 
 
 def test_eight_bits_need_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
