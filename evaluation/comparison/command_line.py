@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation.comparison.protocol import Protocol, read_protocol
+from evaluation.comparison.protocol import Protocol, read_protocol, require_pictures
 from preprocess.progress import StageProgress
 from preprocess.progress_lines import progress_display
 from settings.command_line.parser import CommandParser, report_wrong_input
@@ -86,6 +86,8 @@ def _check(arguments: argparse.Namespace) -> None:
     missing = [path for path in (*files, arguments.pictures) if path is not None and not path.exists()]
     if missing:
         raise ConfigError(f"files: {missing[0]} does not exist")
+    if arguments.pictures is not None:
+        require_pictures(arguments.pictures, "pictures")
 
 
 def _protocol(arguments: argparse.Namespace) -> Protocol:

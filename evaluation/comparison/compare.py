@@ -21,6 +21,7 @@ from evaluation.subject_pictures import References
 from families.family import ModelFamily
 from families.loading.sources import EMBEDDED_BASES
 from sampler.sampler import Sampler
+from settings.record import ConfigError
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,16 @@ def _references(subject: Subject, base: Samples) -> References:
     scores measure the distance from the base."""
     if subject.pictures is None:
         return References(base.concept_pictures, [])
-    return References([Image.open(path).convert("RGB") for path in picture_files(subject.pictures)], [])
+    return References([_opened(path) for path in picture_files(subject.pictures)], [])
+
+
+def _opened(path: Path) -> Image.Image:
+    """Raises ConfigError for a file that is not an image."""
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except OSError as error:
+        raise ConfigError(f"pictures: {path} cannot be read ({type(error).__name__}); remove or replace it") from error
 
 
 def _first(samples: Samples) -> list[Image.Image]:

@@ -61,12 +61,18 @@ def picture_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES)
 
 
+def require_pictures(folder: Path, setting: str) -> None:
+    """Raises ConfigError for a folder that does not exist or contains no images."""
+    if not (folder.is_dir() and picture_files(folder)):
+        raise ConfigError(f"{setting}: the folder {folder} does not exist, or contains no images")
+
+
 def _placed(subject: Subject, root: Path) -> Subject:
     loras = {name: root / path for name, path in subject.loras.items()}
     missing = [str(path) for path in loras.values() if not path.is_file()]
     if missing:
         raise ConfigError(f"subjects: {subject.name}: {missing[0]} does not exist")
     pictures = root / subject.pictures if subject.pictures else None
-    if pictures is not None and not (pictures.is_dir() and picture_files(pictures)):
-        raise ConfigError(f"subjects: {subject.name}: the folder {pictures} does not exist, or contains no images")
+    if pictures is not None:
+        require_pictures(pictures, f"subjects: {subject.name}")
     return subject.model_copy(update={"loras": loras, "pictures": pictures})

@@ -17,9 +17,10 @@ from safetensors.torch import save_file
 from artifact.names.kohya import kohya_name
 from evaluation.choice import Relative
 from evaluation.comparison.command_line import _named, main
-from evaluation.comparison.compare import Row
-from evaluation.comparison.protocol import Protocol, read_protocol
+from evaluation.comparison.compare import Row, _references
+from evaluation.comparison.protocol import Protocol, Subject, read_protocol
 from evaluation.comparison.table import markdown, page
+from evaluation.drawing import Samples
 from families.family import ModelFamily
 from settings.record import ConfigError
 from tests.conftest import PROJECT
@@ -162,3 +163,22 @@ def test_what_a_protocol_leaves_no_room_for_is_refused(
 ) -> None:
     assert main(["protocol.yaml", *words, "--output", str(tmp_path / "o")]) == 2
     assert capsys.readouterr().err.startswith(message)
+
+
+@pytest.mark.parametrize("folder", [True, False])
+def test_a_folder_without_reference_images_is_refused_before_the_base_is_loaded(
+    folder: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lora, pictures = tmp_path / "a.safetensors", tmp_path / "pictures"
+    lora.touch()
+    pictures.mkdir() if folder else pictures.touch()
+    assert main([str(lora), "--pictures", str(pictures), "--output", str(tmp_path / "o")]) == 2
+    said = capsys.readouterr().err
+    assert said == f"error: pictures: the folder {pictures} does not exist, or contains no images\n"
+
+
+def test_a_reference_image_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"no image")
+    subject = Subject(name="a", pictures=tmp_path)
+    with pytest.raises(ConfigError, match=r"pictures: .*a\.png cannot be read"):
+        _references(subject, Samples([], []))
