@@ -91,7 +91,7 @@ def resumed_config(saved: TrainingConfig, given: TrainingConfig) -> TrainingConf
     if different.get("evaluate") == "false":
         different = {name: TrainingConfig.model_fields[name].default for name in EVALUATION_SETTINGS} | different
     longer = different.keys() & {"max_train_steps", "max_train_epochs"}
-    if saved.stop_when_settled and longer and not values.get("stop_when_settled"):
+    if saved.stop_when_settled and not values.get("stop_when_settled", not longer):
         different = _of_fixed_length(saved) | different
     merged = build_config(saved.model_dump() | different)
     # no setting is marked as set, but the values resolved for the family are kept

@@ -292,6 +292,12 @@ def test_more_steps_are_a_fixed_end_unless_samples_are_to_end_the_run(given: dic
     assert (longer.max_train_steps, longer.stop_when_settled) == (1200, open_end)
 
 
+def test_a_resumed_run_may_get_its_full_length_although_its_evaluation_was_set() -> None:
+    saved = build_config({"stop_when_settled": True, "max_train_steps": 900, "evaluation_samples": 1})
+    fixed = resumed_config(saved, TrainingConfig(stop_when_settled=False))
+    assert (fixed.stop_when_settled, fixed.max_train_steps) == (False, 900)
+
+
 def test_the_time_limit_includes_checkpoints_of_epochs(base: ModelFamily, prepared: Prepared) -> None:  # noqa: F811
     for training in trainings(base, CONFIG.model_copy(update={"checkpointing_epochs": 2}), prepared):
         assert _between_steps(training)["checkpoint"].every == round(2 * training.steps_an_epoch) > 1
