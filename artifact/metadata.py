@@ -20,14 +20,14 @@ from torch import Tensor
 
 from artifact.errors import ArtifactError
 from artifact.layers import DoraLayer, GatedLayer, Layer, LoraLayer
-from artifact.words import Tokens
+from artifact.words import LONGEST_WORD, Tokens
 
 FORMAT_VERSION = "1"
 OWN_KEY = "lora_trainer"
 TOKENS_KEY = "lora_trainer.tokens"
 TRIGGERS_KEY = "lora_trainer.triggers"
 """Number of tokens per trigger word, only in files that were made from other tools' files."""
-MAX_TOKENS = 1000
+MAX_TOKENS, MOST_WORDS = 1000, 5000
 MODELSPEC_PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v"}
 
 
@@ -166,8 +166,7 @@ def from_header(header: Mapping[str, str]) -> tuple[ArtifactDescription | None, 
         else:
             return None, Tokens({}, {})
         rows = {name: decode_rows(rows) for name, rows in json.loads(header.get(TOKENS_KEY, "{}")).items()}
-        if not all(word.strip() and (placeholders or not rows) for word, placeholders in triggers.items()):
-            raise ArtifactError("the artifact's header is damaged: an empty trigger word")
+        _require_words(triggers, has_rows=bool(rows))
         return description, Tokens(triggers, rows)
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, RecursionError) as error:
         if isinstance(error, ArtifactError):
@@ -177,6 +176,18 @@ def from_header(header: Mapping[str, str]) -> tuple[ArtifactDescription | None, 
             place = ".".join(map(str, first["loc"]))
             raise ArtifactError(f"the artifact's header is damaged: {place}: {first['msg']}") from error
         raise ArtifactError(f"the artifact's header is damaged: {error}") from error
+
+
+def _require_words(triggers: Mapping[str, Sequence[str]], *, has_rows: bool) -> None:
+    """Raises ArtifactError for empty trigger words, and for more or longer ones than prompts can be searched for."""
+    if not all(word.strip() and (placeholders or not has_rows) for word, placeholders in triggers.items()):
+        raise ArtifactError("the artifact's header is damaged: an empty trigger word")
+    if len(triggers) > MOST_WORDS:
+        raise ArtifactError(f"the artifact's header lists {len(triggers):,} trigger words; the limit is {MOST_WORDS:,}")
+    if long := next((word for word in triggers if len(word) > LONGEST_WORD), None):
+        raise ArtifactError(
+            f"the artifact's header has a trigger word of {len(long):,} characters; the limit is {LONGEST_WORD}"
+        )
 
 
 def _description(text: str) -> ArtifactDescription:

@@ -57,7 +57,7 @@ def _balance(pairs: Sequence[tuple[Tensor, Tensor]]) -> float:
     if not pairs:
         return 1.0
     ratios = torch.stack([change.abs().sum() / other.abs().sum() for change, other in pairs])
-    usual = ratios[ratios < OUTLIER * ratios.mean()]
+    usual = ratios[ratios <= OUTLIER * ratios.mean()]  # one at least, also where the subject changes nothing
     return float(usual.mean()) or 1.0
 
 

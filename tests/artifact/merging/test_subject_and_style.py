@@ -217,3 +217,10 @@ def test_what_has_no_meaning_is_an_error(
     with pytest.raises(ArtifactError, match=message):
         merge(two[:count], WEIGHTS[:count], tmp_path / "merged.safetensors", mode, base=given, prompts=prompts)
     assert not (tmp_path / "merged.safetensors").exists()
+
+
+def test_an_untrained_subject_gives_way_to_the_style() -> None:
+    untrained = LoraLayer(torch.ones(2, 4), torch.zeros(4, 2), 2.0)
+    style = LoraLayer(torch.ones(2, 4), torch.ones(4, 2), 2.0)
+    layers, note = klora({"a": untrained, "b": untrained}, {"a": style, "b": style})
+    assert all(layer is style for layer in layers.values()) and "first 0%" in note

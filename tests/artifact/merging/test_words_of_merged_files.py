@@ -7,10 +7,11 @@ import torch
 
 from artifact.artifact import Artifact
 from artifact.conversion.files import write_layers
+from artifact.errors import ArtifactError
 from artifact.layers import LoraLayer
 from artifact.merging import onto
 from artifact.merging.merge import merge
-from artifact.metadata import counted_through, words_header
+from artifact.metadata import ArtifactDescription, counted_through, from_header, own_header, words_header
 from artifact.safetensors_file import read_header
 
 LAYER = {"lora_unet_mid_block_attentions_0_proj_in": LoraLayer(torch.ones(1, 4), torch.ones(4, 1), 1.0)}
@@ -50,3 +51,18 @@ def test_a_file_that_is_given_twice_is_added_twice(tmp_path: Path, monkeypatch: 
     onto.merge_onto([one, two], [1.0, 0.5], "base", tmp_path / "out")
     onto.merge_onto([one, one], [1.0, 0.5], "base", tmp_path / "out")
     assert given == [(["a.safetensors", "b.safetensors"], [1.0, 0.5]), ([f"{one} (1)", f"{one} (2)"], [1.0, 0.5])]
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ([f"w{number}" for number in range(5001)], "lists 5,001 trigger words; the limit is 5,000"),
+        (["w" * 201], "a trigger word of 201 characters; the limit is 200"),
+    ],
+)
+def test_words_that_would_keep_the_predictor_busy(words: list[str], reason: str) -> None:
+    description = ArtifactDescription("sd15", "a/b", "", "epsilon", {word: [] for word in words}, 1)
+    with pytest.raises(ArtifactError, match=reason):
+        from_header(own_header(description))
+    kept = ArtifactDescription("sd15", "a/b", "", "epsilon", {word[:200]: [] for word in words[:5000]}, 1)
+    assert from_header(own_header(kept))[0] == kept
