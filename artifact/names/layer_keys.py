@@ -34,6 +34,8 @@ PEFT_MAGNITUDES = ("lora_magnitude_vector", "lora_magnitude_vector.weight")
 """peft's DoRA magnitudes: (out,) for linear, (1, out, 1, 1) for convolution layers."""
 WHOLE_NUMBERS = (torch.int64, torch.int32, torch.int16)
 """Types of alphas in files that kohya's svd_merge_lora.py and other scripts made: the rank as it is."""
+OF_PEFT = "base_model.model."
+"""Prefix of the names in peft's own adapter files, whose alpha is in adapter_config.json beside them."""
 OF_CONTROLNETS = ("zero_convs.", "controlnet_")
 """Prefixes of tensor names that every ControlNet has."""
 SUFFIXES = sorted((f".{key}" for key in (*KEYS, *ALIASES, *PEFT_MAGNITUDES)), key=len, reverse=True)
@@ -44,6 +46,11 @@ def layers_from_tensors(tensors: Mapping[str, Tensor], file: str) -> dict[str, L
 
     Raises ArtifactError naming a key that is unknown, missing, not finite or of invalid shape.
     """
+    if any(key.startswith(OF_PEFT) for key in tensors):
+        raise ArtifactError(
+            f"{file}: is an adapter file of peft, without its alpha and the name of its model. Load it with peft, and "
+            "write it with the method save_lora_weights of diffusers' pipeline."
+        )
     groups: defaultdict[str, dict[str, Tensor]] = defaultdict(dict)
     strange = []
     for original, tensor in tensors.items():

@@ -121,6 +121,7 @@ def test_values_that_are_not_finite_are_never_written(base: ModelFamily, tmp_pat
     [
         ({"a": torch.zeros(1)}, "not a plain LoRA: a"),
         ({"a.lora_down.weight": torch.zeros(2, 3)}, "a lacks lora_up.weight"),
+        ({"base_model.model.a.lora_A.weight": torch.zeros(2, 3)}, "is an adapter file of peft, without its alpha"),
         ({"a.lora_down.weight": torch.zeros(2, 3), "a.lora_up.weight": torch.zeros(3, 4)}, "which is not a valid LoRA"),
         ({"a.lora_down.weight": torch.full((2, 3), torch.nan), "a.lora_up.weight": torch.zeros(3, 2)}, "not finite"),
     ],
