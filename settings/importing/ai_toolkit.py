@@ -14,18 +14,31 @@ from settings.importing.translation import (
     place,
     same,
     switch,
+    switched,
     usual,
     whole,
 )
-from settings.importing.vocabulary import CAPTION_FILES, OPTIMIZERS, SAVED, SCHEDULER, precision
+from settings.importing.vocabulary import (
+    ALL_LINEAR_LAYERS,
+    CAPTION_FILES,
+    OPTIMIZERS,
+    SAVED,
+    SCHEDULER,
+    SCHEDULES,
+    optimizer_arguments,
+    precision,
+    without_idle_fields,
+)
 from settings.record import ConfigError
 
 DEFAULTS: Mapping[str, Any] = {
     "num_tokens": 0, "captioner": "none", "loss_weighting": "uniform", "lr_scheduler": "constant", "lr_warmup_steps": 0,
-    "train_batch_size": 1, "prior_matching_weight": 0.0,
+    "train_batch_size": 1, "prior_matching_weight": 0.0, "caption_dropout": 0.0, "lora_targets": ALL_LINEAR_LAYERS,
 }  # fmt: skip
 """ai-toolkit's defaults that differ from the defaults here. Its trigger word has no tokens of its own."""
 NETWORKS = {"lora": "lora", "lokr": "lokr"}
+OF_LAYERS = ("only_if_contains", "ignore_if_contains")
+"""Arguments of a network that select its layers."""
 TIMESTEPS: Mapping[str, str] = {"sigmoid": "sigmoid", "linear": "uniform", "shift": "shift"}
 
 
@@ -39,13 +52,12 @@ def _prompts(translation: Translation, name: str, value: Any) -> None:
     """`[trigger]` stands for the trigger word."""
     word = str(translation.values.get("trigger_word", ""))
     prompts = value if isinstance(value, list) else [value]
+    prompts = [each.get("prompt", "") if isinstance(each, dict) else each for each in prompts]
     translation.values["validation_prompts"] = [str(prompt).replace("[trigger]", word) for prompt in prompts]
 
 
 RULES: Mapping[str, Rule] = {
     "network.type": choice("adapter", NETWORKS),
-    "network.linear": same("rank"),
-    "network.linear_alpha": same("alpha"),
     "network.dropout": same("adapter_dropout"),
     "network.conv": left_out("all layers have the same rank; lora_targets can include convolutions"),
     "network.conv_alpha": left_out("all layers have the same rank; lora_targets can include convolutions"),
@@ -67,14 +79,15 @@ RULES: Mapping[str, Rule] = {
     "train.steps": same("max_train_steps"),
     "train.gradient_accumulation": same("gradient_accumulation_steps"),
     "train.gradient_accumulation_steps": same("gradient_accumulation_steps"),
-    "train.train_text_encoder": same("train_text_encoder"),
+    "train.max_grad_norm": same("max_grad_norm"),
+    "train.optimizer_params": optimizer_arguments,
+    "train.loss_type": choice("loss_type", {"mse": "mse"}),
     "train.train_unet": usual((True,), "set adapter: none to train only tokens"),
     "train.gradient_checkpointing": switch("gradient_checkpointing", "always"),
     "train.timestep_type": choice("timestep_sampling", TIMESTEPS),
     "train.noise_scheduler": left_out("each base model is trained with its own noise process"),
     "train.optimizer": choice("optimizer", OPTIMIZERS),
-    "train.lr": same("learning_rate"),
-    "train.lr_scheduler": same("lr_scheduler"),
+    "train.lr_scheduler": choice("lr_scheduler", SCHEDULES),
     "train.noise_offset": same("noise_offset"),
     "train.dtype": precision,
     "model.name_or_path": same("base_model"),
@@ -88,6 +101,7 @@ RULES: Mapping[str, Rule] = {
     "model.is_v_pred": switch("prediction_type", "v_prediction"),
     "sample.sample_every": same("sample_steps"),
     "sample.prompts": _prompts,
+    "sample.samples": _prompts,
     "sample.guidance_scale": same("guidance_scale"),
     "sample.sample_steps": same("num_inference_steps"),
     "sample.seed": left_out("samples use the seed of the run"),
@@ -119,9 +133,10 @@ def from_ai_toolkit(given: Mapping[str, Any], known: frozenset[str]) -> Imported
         translation.output = Path(str(folder), str(name))
     if "trigger_word" in translation:
         translation.values["trigger_word"] = translation.take("trigger_word")
-    _average(translation)
-    _weighting(translation)
+    for part in (_network, _rates, _average, _weighting):
+        part(translation)
     translation.apply(RULES)
+    without_idle_fields(translation)
     return translation.imported({"trigger_word": "", **DEFAULTS})
 
 
@@ -140,6 +155,38 @@ def _fields(process: Mapping[str, Any]) -> dict[str, Any]:
         else:
             fields[name] = value
     return fields
+
+
+def _network(translation: Translation) -> None:
+    """Rank and alpha, which have two names each. Without an alpha a LoRA has 1; 0 means the rank."""
+    ranks, alphas = ([translation.take(f"network.{name}") for name in names] for names in (
+        ("rank", "linear"), ("linear_alpha", "alpha"),
+    ))  # fmt: skip
+    rank, alpha = (next((each for each in given if each is not None), None) for given in (ranks, alphas))
+    if rank is not None:
+        translation.values["rank"] = rank
+        if alpha is None and translation.peek("network.type", "lora") == "lora":
+            alpha = 1.0
+    if alpha is not None and str(alpha) not in ("0", "0.0"):
+        translation.values["alpha"] = alpha
+    arguments = translation.peek("network.network_kwargs")
+    if isinstance(arguments, dict) and (name := next((each for each in OF_LAYERS if arguments.get(each)), None)):
+        raise ConfigError(
+            f"network.network_kwargs: {name} has no equivalent; leave it out, and set lora_targets or lora_target_regex"
+        )
+
+
+def _rates(translation: Translation) -> None:
+    """Text encoders, if trained, have the rate of the network, unless they have their own."""
+    rate, unet, text = (translation.take(f"train.{name}") for name in ("lr", "unet_lr", "text_encoder_lr"))
+    if (of_unet := unet if unet is not None else rate) is not None:
+        translation.values["learning_rate"] = of_unet
+    if (trained := translation.take("train.train_text_encoder")) is None:
+        return
+    translation.values["train_text_encoder"] = trained
+    of_text = text if text is not None else rate
+    if switched("train.train_text_encoder", trained) and of_text is not None:
+        translation.values["text_encoder_learning_rate"] = of_text
 
 
 def _average(translation: Translation) -> None:

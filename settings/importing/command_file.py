@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from pathlib import PurePath
 from typing import Any
 
 from settings.record import ConfigError
@@ -9,6 +10,18 @@ from settings.record import ConfigError
 VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 ASSIGNMENT = re.compile(r"(?:export\s+)?(\w+)=(.*)", re.DOTALL)
 MOST_CHARACTERS = 100_000
+OTHER_SCRIPTS = (
+    (re.compile(r".*(control_?net|train_control_).*"), "trains a ControlNet"),
+    (re.compile(r".*textual_inversion.*"), "trains an embedding"),
+    (re.compile(r".*(img2img|kontext|instruct_pix2pix|inpaint).*"), "trains a model that edits images"),
+    (
+        re.compile(
+            r"train_text_to_image(_sdxl)?|train_dreambooth(_flux|_sd3)?|fine_tune|train_db|(sdxl|sd3|flux)_train"
+        ),
+        "trains all weights of the model",
+    ),
+)
+"""Names of scripts of diffusers and kohya that do not train a LoRA, and what they train."""
 
 
 def arguments_from(text: str, source: str) -> dict[str, Any]:
@@ -35,7 +48,7 @@ def arguments_from(text: str, source: str) -> dict[str, Any]:
         raise ConfigError(
             f"{source}: contains {len(commands)} commands with a Python script (.py); give a file with one"
         )
-    return _arguments(commands[0])
+    return _arguments(commands[0], source)
 
 
 def _assigned(words: list[str]) -> list[tuple[str, str]]:
@@ -53,9 +66,19 @@ def _filled(word: str, variables: dict[str, str], source: str) -> str:
     return VARIABLE.sub(value, word)
 
 
-def _arguments(words: list[str]) -> dict[str, Any]:
-    """Return the arguments after the script's name. Of accelerate's options before it, only the precision is used."""
+def _arguments(words: list[str], source: str) -> dict[str, Any]:
+    """Return the arguments after the script's name. Of accelerate's options before it, only the precision is used.
+
+    Raises ConfigError for a script that trains something other than a LoRA.
+    """
     script = next(number for number, word in enumerate(words) if word.endswith(".py"))
+    name = PurePath(words[script]).name
+    for stem, kind in OTHER_SCRIPTS:
+        if stem.fullmatch(name.removesuffix(".py")):
+            raise ConfigError(
+                f"{source}: {name} {kind}, and only commands that train a LoRA are translated; give its settings as "
+                "options (docs/coming-from.md), with adapter: full or controlnet for such a training"
+            )
     launch = _named(words[:script])
     precision = {name: value for name, value in launch.items() if name == "mixed_precision"}
     return precision | _named(words[script + 1 :])

@@ -17,7 +17,7 @@ from settings.importing.translation import (
     usual,
     whole,
 )
-from settings.importing.vocabulary import EPOCHS, OPTIMIZERS, SCHEDULES, precision, trackers
+from settings.importing.vocabulary import EPOCHS, OPTIMIZERS, SCHEDULES, precision, trackers, workers
 from settings.record import ConfigError
 
 ATTENTION = {"to_k", "to_q", "to_v", "to_out.0"}
@@ -37,11 +37,6 @@ def _targets(translation: Translation, name: str, value: Any) -> None:
             f"{name}: {' '.join(layers)} has no equivalent; leave it out, and set lora_targets or lora_target_regex"
         )
     translation.values["lora_targets"] = "attention"
-
-
-def _workers(translation: Translation, name: str, value: Any) -> None:
-    if str(value) != "0":
-        translation.values["num_workers"] = value
 
 
 def _image_column(translation: Translation, name: str, value: Any) -> None:
@@ -71,13 +66,16 @@ RULES: Mapping[str, Rule] = {
     "gradient_checkpointing": switch("gradient_checkpointing", "always"),
     "optimizer": choice("optimizer", OPTIMIZERS),
     "lr_scheduler": choice("lr_scheduler", SCHEDULES),
-    "dataloader_num_workers": _workers,
+    "dataloader_num_workers": workers,
     "use_dora": switch("adapter", "dora"),
     "adam_beta1": usual((0.9,), "AdamW's betas are 0.9 and 0.999"),
     "adam_beta2": usual((0.999,), "AdamW's betas are 0.9 and 0.999"),
     "adam_epsilon": usual((1e-8, "1e-08", "1e-8"), "AdamW's epsilon is 1e-8"),
     "proportion_empty_prompts": same("caption_dropout"),
     "validation_epochs": left_out(EPOCHS),
+    "validation_steps": same("sample_steps"),
+    "guidance_scale": left_out("there it is FLUX's input in training, which is 1 here; here it is that of samples"),
+    "offload": left_out("text encoders and VAE are removed from the GPU; here it is for the denoiser's weights"),
     "text_encoder_lr": same("text_encoder_learning_rate"),
     "mixed_precision": precision,
     "prior_generation_precision": left_out("class images are generated in the base model's precision"),

@@ -5,6 +5,8 @@ from typing import Any
 
 from settings.record import ConfigError
 
+REPEATS = "num_repeats"
+
 
 def is_dataset_file(given: Mapping[str, Any]) -> bool:
     """Whether a file has a list of datasets with folders."""
@@ -20,22 +22,24 @@ def fields_of_datasets(datasets: Any, general: Any) -> dict[str, Any]:
     fields = dict(_table("general", general))
     folders: list[str] = []
     repeats = set[str]()
+    usual = fields.pop(REPEATS, 1)
     for dataset in _tables("datasets", datasets):
+        of_dataset = dataset.get(REPEATS, usual)
         for subset in _tables("subsets", dataset.get("subsets", [])):
-            folder, times = str(subset.get("image_dir", "")), str(subset.get("num_repeats", 1))
+            folder, times = str(subset.get("image_dir", "")), str(subset.get(REPEATS, of_dataset))
             if subset.get("is_reg"):
                 _merge(fields, {"reg_data_dir": folder})
             elif folder:
                 folders.append(folder)
                 repeats.add(times)
-            own = ("image_dir", "num_repeats", "is_reg")
+            own = ("image_dir", REPEATS, "is_reg")
             _merge(fields, {name: value for name, value in subset.items() if name not in own})
-        _merge(fields, {name: value for name, value in dataset.items() if name != "subsets"})
+        _merge(fields, {name: value for name, value in dataset.items() if name not in ("subsets", REPEATS)})
     if len(repeats) > 1:
         raise ConfigError(
             "num_repeats: differs between the folders; rename them to 10_name and so on, and give their parent folder"
         )
-    return {**fields, **({"image_dir": folders} if folders else {})}
+    return {**fields, **({"image_dir": folders, REPEATS: repeats.pop()} if folders else {})}
 
 
 def _merge(fields: dict[str, Any], more: Mapping[str, Any]) -> None:

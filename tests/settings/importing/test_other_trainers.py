@@ -123,10 +123,10 @@ def test_kohyas_arguments_and_data_set_in_one_toml(tmp_path: Path) -> None:
     config = build_config(imported.values)
     assert (config.base_model, config.adapter, config.rank, config.alpha) == ("sd.safetensors", "lora", 32, 1)
     assert config.train_text_encoder and config.text_encoder_learning_rate == 5e-5 and config.learning_rate == 1e-4
-    assert (config.optimizer, config.max_train_epochs, config.max_train_steps) == ("adamw_8bit", 10, None)
+    assert (config.optimizer, config.max_train_epochs, config.max_train_steps) == ("adamw_8bit", 100, None)
     assert (config.resolution, config.train_batch_size, config.aspect_ratio_bucketing) == (768, 4, True)
     assert config.named_sources == ("dogs",) and str(config.preservation_data) == "animals" and config.shuffle_tags
-    assert imported.output == Path("results/dog") and _named(imported) == {"scale_weight_norms"}
+    assert imported.output == Path("results/dog") and _named(imported) == {"scale_weight_norms", "num_repeats"}
     assert config.multires_noise_iterations == 6
 
 
