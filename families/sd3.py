@@ -98,7 +98,8 @@ class SD3:
     @property
     def idle_modules(self) -> tuple[str, ...]:
         """Layers of the last block whose output is unused: of its text stream only keys and values are read."""
-        return (f"transformer_blocks.{self.denoiser.config.num_layers - 1}.attn.add_q_proj",)
+        layers = ("add_q_proj", "norm_added_q") if self.denoiser.config.qk_norm else ("add_q_proj",)
+        return tuple(f"transformer_blocks.{self.denoiser.config.num_layers - 1}.attn.{layer}" for layer in layers)
 
     @property
     def native_resolution(self) -> int:

@@ -103,7 +103,13 @@ class Nf4(Format):
 def _row_scales(weight: Tensor, most: float) -> Tensor:
     """The scale of each row, (out, 1): its largest absolute value divided by `most`; never 0. In the weight's dtype."""
     largest = weight.float().abs().amax(dim=1, keepdim=True)
-    return (largest / most).clamp(min=torch.finfo(torch.float32).tiny).to(weight.dtype)
+    return (largest / most).clamp(min=_smallest(weight.dtype)).to(weight.dtype)
+
+
+def _smallest(dtype: torch.dtype) -> float:
+    """The smallest scale that is not 0 in this dtype. fp16 has a small range, so its subnormal numbers are used."""
+    facts = torch.finfo(dtype)
+    return facts.tiny * facts.eps if dtype == torch.float16 else facts.tiny
 
 
 def _nf4_codes(part: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:

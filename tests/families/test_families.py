@@ -171,6 +171,18 @@ def test_every_layer_that_sd3_adapts_learns(medium_35: bool, tmp_path: Path) -> 
     assert any("attn2" in name for name in ups) == medium_35
 
 
+@pytest.mark.parametrize("medium_35", [False, True])
+def test_idle_layers_of_sd3_are_just_those_without_a_gradient(medium_35: bool, tmp_path: Path) -> None:
+    family = load_base_model(str(write_sd3(tmp_path, t5=False, medium_35=medium_35)), torch.float32)
+    family.denoiser.requires_grad_(True)
+    size = SizeConditioning((64, 64), (0, 0), (64, 64))
+    noised = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    family.denoise(noised, torch.tensor([500.0]), family.encode_prompts(["a star"]), [size]).square().sum().backward()
+    parameters = family.denoiser.named_parameters()
+    idle = {name.rpartition(".")[0] for name, value in parameters if value.grad is None or not value.grad.any()}
+    assert idle == set(family.idle_modules)
+
+
 def test_t5_reads_the_prompt_without_placeholders(tmp_path: Path) -> None:
     assert without_placeholders("a photo of <s0><s1> at sea") == "a photo of at sea"
     family = load_base_model(str(write_sd3(tmp_path)), torch.float32)

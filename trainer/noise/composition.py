@@ -36,6 +36,8 @@ def training_noise(settings: NoiseSection, family: ModelFamily, generators: Name
 
 def _drawn_otherwise(settings: NoiseSection, process: NoiseProcess) -> TimestepRange:
     sampling, bias = settings.timestep_sampling, settings.timestep_bias
+    if sampling == "auto" and bias is None and isinstance(process, FlowMatching):
+        bias = 0.0  # as it draws itself: only the range differs
     if sampling in ("uniform", "logit_normal", "sigmoid") and isinstance(process, FlowMatching):
         process = replace(process, shift=1.0)
     if sampling not in ("auto", "uniform") and bias is None:

@@ -44,6 +44,15 @@ def test_no_size_of_weights_is_lost(name: PrecisionOfBase, size: float) -> None:
     torch.testing.assert_close(again, values, rtol=0, atol=0.6 * size)
 
 
+@pytest.mark.parametrize("name", ["fp8", "int8", "nf4"])
+def test_small_rows_of_fp16_stay_finite(name: PrecisionOfBase) -> None:
+    values = weight(torch.float16)
+    values[0], values[1] = 0, values[1] * 1e-5
+    again = FORMATS[name].decode(FORMATS[name].encode(values), SHAPE)
+    assert torch.isfinite(again).all() and not again[0].any()
+    assert (again[1] - values[1]).norm() < 0.5 * values[1].norm()
+
+
 def test_nf4_takes_the_nearest_value_and_packs_in_order() -> None:
     values = torch.tensor(NF4_VALUES).repeat(4)[None] * 3
     codes, _, _ = stored = Nf4().encode(values)

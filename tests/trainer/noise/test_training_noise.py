@@ -132,6 +132,7 @@ SHIFT = 3.0
         ({"timestep_sampling": "shift"}, lambda normal: shifted(torch.sigmoid(normal))),
         ({"timestep_sampling": "shift", "timestep_bias": -1.0}, lambda normal: shifted(torch.sigmoid(normal - 1))),
         ({"timestep_bias": 1.0}, lambda normal: shifted(torch.sigmoid(normal + 1))),
+        ({"min_timestep": 0.2}, lambda normal: shifted(0.2 + 0.8 * torch.sigmoid(normal))),
     ],
 )
 def test_the_distributions_have_the_quantiles_of_their_names(
