@@ -6,12 +6,13 @@ python -m evaluation.comparison --base_model BASE --pictures FOLDER --class_word
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation.comparison.protocol import Protocol, read_protocol, require_pictures
+from evaluation.comparison.protocol import Protocol, read_protocol, require_readable
 from preprocess.progress import StageProgress
 from preprocess.progress_lines import progress_display
 from settings.command_line.parser import CommandParser, report_wrong_input
@@ -86,8 +87,6 @@ def _check(arguments: argparse.Namespace) -> None:
     missing = [path for path in (*files, arguments.pictures) if path is not None and not path.exists()]
     if missing:
         raise ConfigError(f"files: {missing[0]} does not exist")
-    if arguments.pictures is not None:
-        require_pictures(arguments.pictures, "pictures")
 
 
 def _protocol(arguments: argparse.Namespace) -> Protocol:
@@ -101,7 +100,9 @@ def _protocol(arguments: argparse.Namespace) -> Protocol:
     subject = {"name": name, "loras": _named(files), **_given(arguments, OF_THE_SUBJECT)}
     prompts = arguments.prompt or prompt_set(base, "object", {"{trigger}": None}).concept
     values = {"base_model": base, "subjects": [subject], "prompts": prompts, **_given(arguments, OF_THE_PROTOCOL)}
-    return build_settings(Protocol, values)
+    protocol = build_settings(Protocol, values)
+    require_readable(protocol)
+    return protocol
 
 
 def _given(arguments: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
@@ -130,6 +131,7 @@ def _compare(protocol: Protocol, output: Path, *, quiet: bool) -> None:
     from evaluation.comparison.table import markdown, page
     from families.registry import load_base_model
 
+    _create(output)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     family = load_base_model(protocol.base_model, torch.bfloat16 if device.type == "cuda" else torch.float32)
     encoders = load_encoders(protocol, device)
@@ -139,13 +141,22 @@ def _compare(protocol: Protocol, output: Path, *, quiet: bool) -> None:
             rows.append(row)
             note = f"{row.subject}: {row.lora or 'base model'}"
             show(StageProgress("comparing", len(rows), protocol.count_rows(), note))
-    output.mkdir(parents=True, exist_ok=True)
     table = markdown(rows)
     (output / "table.md").write_text(table, encoding="utf-8")
     scores = json.dumps([row.to_json() for row in rows], indent=2, ensure_ascii=False)
     (output / "scores.json").write_text(scores + "\n", encoding="utf-8")
     (output / "comparison.html").write_text(page(rows, protocol.prompts), encoding="utf-8", newline="\n")
     print(table, end="", flush=True)
+
+
+def _create(output: Path) -> None:
+    """Create the folder before the first image is generated. Raises ConfigError if it cannot be written to."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"output: {output} cannot be created ({error.strerror})") from None
+    if not os.access(output, os.W_OK):
+        raise ConfigError(f"output: {output} cannot be written to. Choose another folder.")
 
 
 if __name__ == "__main__":

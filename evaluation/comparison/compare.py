@@ -1,6 +1,6 @@
 """Samples every LoRA of a protocol and scores it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from PIL import Image
 from artifact.artifact import Artifact
 from evaluation.checkpoints import DEFAULT_CLIP, DEFAULT_DINO
 from evaluation.choice import Relative, relate
-from evaluation.comparison.protocol import Protocol, Subject, picture_files
+from evaluation.comparison.protocol import Protocol, Subject, picture_files, reference_picture
 from evaluation.drawing import DrawingPlan, Samples, draw_samples
 from evaluation.embedding_cache import CachedEncoder
 from evaluation.encoders import EMBEDDED_EVALUATOR, ClipEncoder, DinoEncoder
@@ -53,23 +53,29 @@ def load_encoders(protocol: Protocol, device: torch.device) -> Encoders:
 
 def compare(protocol: Protocol, family: ModelFamily, encoders: Encoders) -> Iterator[Row]:
     """Yield the row of the base for each subject, then one for each LoRA and scale. The base has no adapters
-    afterwards."""
+    afterwards. Raises ConfigError if a subject has no unrelated prompts."""
     sampler = Sampler(family)
     for subject in protocol.subjects:
-        plan = _plan(protocol, subject, subject.trigger or subject.class_word, family.native_resolution)
+        unrelated = _unrelated(protocol, subject)
+        plan = _plan(protocol, subject, _trigger(subject), unrelated, family.native_resolution)
         base = draw_samples(sampler, plan, plain=True)
         judge = Judge(encoders, plan, _references(subject, base), base)
         yield Row(subject.name, None, None, judge.base, None, _first(base))
         for name, file in subject.loras.items():
-            yield from _rows_of(protocol, subject, name, file, sampler, judge)
+            yield from _rows_of(protocol, subject, unrelated, name, file, sampler, judge)
 
 
 def _rows_of(
-    protocol: Protocol, subject: Subject, name: str, file: Path, sampler: Sampler, judge: Judge
+    protocol: Protocol,
+    subject: Subject,
+    unrelated: Sequence[str],
+    name: str,
+    file: Path,
+    sampler: Sampler,
+    judge: Judge,
 ) -> Iterator[Row]:
     artifact = Artifact.read(file)
-    trigger = subject.trigger or next(iter(artifact.triggers), None) or subject.class_word
-    plan = _plan(protocol, subject, trigger, sampler.family.native_resolution)
+    plan = _plan(protocol, subject, _trigger(subject, artifact), unrelated, sampler.family.native_resolution)
     for scale in protocol.scales:
         sampler.load(artifact, scale)
         try:
@@ -81,11 +87,32 @@ def _rows_of(
         yield Row(subject.name, name, scale, scores, relative, _first(samples))
 
 
-def _plan(protocol: Protocol, subject: Subject, trigger: str, native: int) -> DrawingPlan:
+def _trigger(subject: Subject, artifact: Artifact | None = None) -> str:
+    """Return the word for the subject in prompts: that of the protocol or the LoRA, otherwise the class word."""
+    own = None if artifact is None else next(iter(artifact.triggers), None)
+    return subject.trigger or own or subject.class_word
+
+
+def _unrelated(protocol: Protocol, subject: Subject) -> tuple[str, ...]:
+    """Return the unrelated prompts of a subject, the same for the base and each of its LoRAs, since the images are
+    compared in pairs: the defaults without the subject's word in any of its rows. Raises ConfigError if none is left.
+    """
+    triggers = (_trigger(subject), *(_trigger(subject, Artifact.read(file)) for file in subject.loras.values()))
+    words = dict.fromkeys(triggers, subject.class_word)
+    prompts = prompt_set(protocol.base_model, "object", words, protocol.prompts, protocol.unrelated_prompts).unrelated
+    if not prompts:
+        raise ConfigError(
+            f"unrelated_prompts: each default one contains {' or '.join(words)}; give prompts without the subject "
+            f"{subject.name}"
+        )
+    return prompts
+
+
+def _plan(protocol: Protocol, subject: Subject, trigger: str, unrelated: Sequence[str], native: int) -> DrawingPlan:
     """Return the plan for samples with `trigger`. The plain prompts contain the class word."""
     side = protocol.side or native
     words = {trigger: subject.class_word}
-    prompts = prompt_set(protocol.base_model, "object", words, protocol.prompts, protocol.unrelated_prompts)
+    prompts = prompt_set(protocol.base_model, "object", words, protocol.prompts, unrelated)
     return DrawingPlan(
         prompts,
         protocol.samples_per_prompt,
@@ -102,16 +129,7 @@ def _references(subject: Subject, base: Samples) -> References:
     scores measure the distance from the base."""
     if subject.pictures is None:
         return References(base.concept_pictures, [])
-    return References([_opened(path) for path in picture_files(subject.pictures)], [])
-
-
-def _opened(path: Path) -> Image.Image:
-    """Raises ConfigError for a file that is not an image."""
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except OSError as error:
-        raise ConfigError(f"pictures: {path} cannot be read ({type(error).__name__}); remove or replace it") from error
+    return References([reference_picture(path) for path in picture_files(subject.pictures)], [])
 
 
 def _first(samples: Samples) -> list[Image.Image]:

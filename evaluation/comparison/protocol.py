@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+from PIL import Image
 from pydantic import Field, model_validator
 
+from preprocess.errors import DatasetError
+from preprocess.uploads.decoding import decode, is_image_name
 from settings.record import ConfigError, Settings, build_settings, read_settings_file
-
-PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 class Subject(Settings):
@@ -49,30 +50,46 @@ class Protocol(Settings):
 def read_protocol(path: Path) -> Protocol:
     """Read a protocol from YAML. Paths in it are relative to the file.
 
-    Raises ConfigError for invalid values, and for files and folders that do not exist.
+    Raises ConfigError for invalid values, and as `require_readable`.
     """
     protocol = build_settings(Protocol, read_settings_file(path))
     subjects = tuple(_placed(subject, path.parent) for subject in protocol.subjects)
-    return protocol.model_copy(update={"subjects": subjects})
+    placed = protocol.model_copy(update={"subjects": subjects})
+    require_readable(placed)
+    return placed
+
+
+def require_readable(protocol: Protocol) -> None:
+    """Raises ConfigError for files and folders that do not exist, and for reference images that cannot be read."""
+    for subject in protocol.subjects:
+        missing = [str(path) for path in subject.loras.values() if not path.is_file()]
+        if missing:
+            raise ConfigError(f"subjects: {subject.name}: {missing[0]} does not exist")
+        folder = subject.pictures
+        if folder is None:
+            continue
+        files = picture_files(folder) if folder.is_dir() else []
+        if not files:
+            raise ConfigError(f"subjects: {subject.name}: the folder {folder} does not exist, or contains no images")
+        for file in files:
+            reference_picture(file)
 
 
 def picture_files(folder: Path) -> list[Path]:
     """Return the reference images in a folder, sorted by name."""
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES)
+    return sorted(path for path in folder.iterdir() if path.is_file() and is_image_name(path))
 
 
-def require_pictures(folder: Path, setting: str) -> None:
-    """Raises ConfigError for a folder that does not exist or contains no images."""
-    if not (folder.is_dir() and picture_files(folder)):
-        raise ConfigError(f"{setting}: the folder {folder} does not exist, or contains no images")
+def reference_picture(file: Path) -> Image.Image:
+    """Return a reference image in RGB, decoded as a training image is. Raises ConfigError."""
+    try:
+        return decode(file).image
+    except (DatasetError, OSError) as error:
+        raise ConfigError(f"pictures: {file.parent}: {error}") from None
 
 
 def _placed(subject: Subject, root: Path) -> Subject:
     loras = {name: root / path for name, path in subject.loras.items()}
-    missing = [str(path) for path in loras.values() if not path.is_file()]
-    if missing:
-        raise ConfigError(f"subjects: {subject.name}: {missing[0]} does not exist")
-    pictures = root / subject.pictures if subject.pictures else None
-    if pictures is not None:
-        require_pictures(pictures, f"subjects: {subject.name}")
-    return subject.model_copy(update={"loras": loras, "pictures": pictures})
+    return subject.model_copy(
+        update={"loras": loras, "pictures": root / subject.pictures if subject.pictures else None}
+    )

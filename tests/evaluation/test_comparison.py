@@ -12,15 +12,14 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from artifact.names.kohya import kohya_name
 from evaluation.choice import Relative
 from evaluation.comparison.command_line import _named, main
-from evaluation.comparison.compare import Row, _references
-from evaluation.comparison.protocol import Protocol, Subject, read_protocol
+from evaluation.comparison.compare import Row, _unrelated, compare, load_encoders
+from evaluation.comparison.protocol import Protocol, Subject, picture_files, read_protocol, reference_picture
 from evaluation.comparison.table import markdown, page
-from evaluation.drawing import Samples
 from families.family import ModelFamily
 from settings.record import ConfigError
 from tests.conftest import PROJECT
@@ -165,20 +164,57 @@ def test_what_a_protocol_leaves_no_room_for_is_refused(
     assert capsys.readouterr().err.startswith(message)
 
 
-@pytest.mark.parametrize("folder", [True, False])
-def test_a_folder_without_reference_images_is_refused_before_the_base_is_loaded(
-    folder: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_every_row_has_the_same_unrelated_prompts(base: ModelFamily, tmp_path: Path) -> None:
+    """The class word and the LoRA's own word are in different ones of the default prompts."""
+    file = write_lora(base, tmp_path / "a.safetensors", 0.3)
+    widths = [encoder.get_input_embeddings().weight.shape[1] for encoder in base.text_encoders]
+    named = zip(base.encoder_names, widths, strict=True)
+    rows = {f"bundle_emb.cross.{name}": torch.zeros(1, width) for name, width in named}
+    save_file({**load_file(file), **rows}, file)
+    subject = Subject(name="ring", class_word="ring", loras={"a": file})
+    few = {**PROTOCOL, "unrelated_prompts": (), "num_inference_steps": 1, "scales": (1.0,)}
+    protocol = Protocol(**{**few, "subjects": (subject,)})
+    of_base, of_lora = compare(protocol, base, load_encoders(protocol, torch.device("cpu")))
+    assert of_base.scores.prior_kept == pytest.approx(1.0) and of_lora.scores.prior_kept <= 1.0
+    kept = _unrelated(protocol, subject)
+    assert len(kept) == 4 and not [prompt for prompt in kept if "ring" in prompt or "cross" in prompt]
+    with pytest.raises(ConfigError, match="each default one contains photo; give prompts"):
+        _unrelated(protocol, Subject(name="x", class_word="photo"))
+
+
+def test_reference_images_are_upright_and_readable(tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    turned = Image.new("RGB", (32, 64), "red")
+    turned.paste("blue", (0, 0, 32, 32))
+    exif = turned.getexif()
+    exif[0x0112] = 6  # to be turned by 90 degrees
+    turned.save(folder / "a.jpg", exif=exif)
+    Image.new("RGBA", (32, 32), (0, 0, 0, 0)).save(folder / "b.PNG")
+    turned.save(folder / "c.tif")
+    assert [file.name for file in picture_files(folder)] == ["a.jpg", "b.PNG", "c.tif"]
+    assert reference_picture(folder / "a.jpg").size == (64, 32)
+    assert reference_picture(folder / "b.PNG").getpixel((0, 0)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("kind", ["empty", "damaged", "file"])
+def test_folders_without_readable_images_are_refused(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lora, pictures = tmp_path / "a.safetensors", tmp_path / "pictures"
+    lora, folder = tmp_path / "a.safetensors", tmp_path / "pictures"
     lora.touch()
-    pictures.mkdir() if folder else pictures.touch()
-    assert main([str(lora), "--pictures", str(pictures), "--output", str(tmp_path / "o")]) == 2
-    said = capsys.readouterr().err
-    assert said == f"error: pictures: the folder {pictures} does not exist, or contains no images\n"
+    folder.touch() if kind == "file" else folder.mkdir()
+    if kind == "damaged":
+        (folder / "x.png").write_bytes(b"no image")
+    command = [str(lora), "--base_model", "mini-sdxl", "--pictures", str(folder), "--output", str(tmp_path / "o")]
+    assert main(command) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and ("x.png" if kind == "damaged" else "contains no images") in told
 
 
-def test_a_reference_image_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_bytes(b"no image")
-    subject = Subject(name="a", pictures=tmp_path)
-    with pytest.raises(ConfigError, match=r"pictures: .*a\.png cannot be read"):
-        _references(subject, Samples([], []))
+def test_an_output_that_cannot_be_written_is_refused_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    path = tmp_path / "protocol.yaml"
+    path.write_text(yaml.safe_dump({**PROTOCOL, "subjects": [{"name": "a"}]}))
+    assert main([str(path), "--output", str(tmp_path / "file" / "o")]) == 2
+    assert "cannot be created" in capsys.readouterr().err
