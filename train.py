@@ -118,6 +118,7 @@ class Trainer:
         ),
     ) -> TrainingOutput:
         """Train, check the result, and return it."""
+        from pages.pictures import numbered_pictures
         from service.cog_training import train_in_child_process
         from service.training_request import TrainingRequest
 
@@ -150,7 +151,7 @@ class Trainer:
             weights=Path(files.weights),
             embeddings=Path(files.embeddings),
             report=Path(files.report),
-            samples=[Path(sample) for sample in sorted(files.samples.glob("*.png"))],
+            samples=[Path(sample) for sample in numbered_pictures(files.samples)],
         )
 
 

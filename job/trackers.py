@@ -16,6 +16,7 @@ from PIL import Image
 from job.output_folder import OutputFolder
 from job.progress import Progress
 from job.report.summary import machine, versions
+from pages.pictures import numbered_pictures
 from settings.record import ConfigError
 from settings.sections.output import OutputSection
 
@@ -144,7 +145,7 @@ class Follower:
         prompts = json.loads(self._output.step_prompts.read_text(encoding="utf-8"))
         for folder in sorted(set(self._output.samples_by_step.glob("step_*")) - self._samples):
             self._samples.add(folder)
-            images = [np.asarray(Image.open(path).convert("RGB")) for path in sorted(folder.glob("*.png"))]
+            images = [np.asarray(Image.open(path).convert("RGB")) for path in numbered_pictures(folder)]
             yield int(folder.name.removeprefix("step_")), partial(_log_images, images, prompts)
 
 

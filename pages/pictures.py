@@ -29,5 +29,10 @@ def image_uri(picture: Image.Image, side: int = SAMPLE_SIDE) -> str:
 
 
 def sample_uris(folder: Path, limit: int = 64) -> list[str]:
-    """Return the folder's PNG files in the order of their names; [] without a folder."""
-    return [picture_uri(path) for path in sorted(folder.glob("*.png"))[:limit]]
+    """Return the first PNG files of a folder as data URIs, in the order of their numbers; [] without a folder."""
+    return [picture_uri(path) for path in numbered_pictures(folder)[:limit]]
+
+
+def numbered_pictures(folder: Path) -> list[Path]:
+    """Return the folder's PNG files in the order of their numbers: 00.png … 99.png, 100.png …; [] without a folder."""
+    return sorted(folder.glob("*.png"), key=lambda path: (len(path.name), path.name))

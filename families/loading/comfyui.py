@@ -26,7 +26,8 @@ class ComfyBase:
     of the family in their loader; the loader of three has no such input. `vae`: its file; None if the checkpoint
     contains it. `latents`: the node that creates empty ones. `schedule`: of the sampler. `shift`: of timesteps, by
     ModelSamplingAuraFlow; None: the base's own. `guidance`: cfg: the sampler's; embedded: an input of the denoiser, by
-    FluxGuidance. `cfg_offset`: added to the pipeline's guidance scale, if 0 and not 1 means no guidance there.
+    FluxGuidance. `magnitudes`: whether ComfyUI reads those of a DoRA, under the names of files for this base.
+    `cfg_offset`: added to the pipeline's guidance scale, if 0 and not 1 means no guidance there.
     """
 
     encoders: tuple[str, ...] = ()
@@ -37,9 +38,10 @@ class ComfyBase:
     shift: float | None = None
     guidance: Literal["cfg", "embedded"] = "cfg"
     cfg_offset: float = 0.0
+    magnitudes: bool = False
 
 
-ONE_FILE = ComfyBase(latents="EmptyLatentImage", schedule="normal")
+ONE_FILE = ComfyBase(latents="EmptyLatentImage", schedule="normal", magnitudes=True)
 FLUX2_VAE, FLUX2_LATENTS = "flux2-vae.safetensors", "EmptyFlux2LatentImage"
 BASES = {
     SD15.pipeline_class_name: ONE_FILE,

@@ -57,6 +57,7 @@ def _of_diffusers(trained: Trained, prompt: str, pipeline: str) -> list[Recipe]:
                     f'pipe({prompt!r}, image=load_image("condition.png")).images[0].save("image.png")',
                 ]
             ),
+            as_it_is=False,
         ),
     ]
     return (

@@ -8,6 +8,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from job.output_folder import OutputFolder
 from job.publishing.errors import PublishingFailed
 from job.publishing.model_card import CardFacts, model_card
+from pages.pictures import numbered_pictures
 from settings.record import ConfigError
 from settings.sections.publishing import TOKEN_VARIABLE, PublishingSection
 
@@ -32,7 +33,7 @@ def publish(settings: PublishingSection, output: OutputFolder, facts: CardFacts)
     Raises PublishingFailed. The output folder is unchanged.
     """
     assert settings.push_to_hub is not None
-    samples = sorted(output.samples.glob("*.png"))[:MAX_SAMPLES]  # without the samples of the base and of single steps
+    samples = numbered_pictures(output.samples)[:MAX_SAMPLES]  # without the samples of the base and of single steps
     card = model_card(facts, settings.hub_license, samples)
     files = [
         CommitOperationAdd("README.md", card.encode()),

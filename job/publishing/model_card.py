@@ -1,7 +1,8 @@
 """Writes the model card of a published LoRA: content, trigger words, usage, training."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 from huggingface_hub import ModelCard, ModelCardData
@@ -11,9 +12,10 @@ from settings.public import public_name, public_settings
 from settings.record import Settings
 from settings.sections.publishing import PublishingSection
 
-DIFFUSERS_TAGS = ("text-to-image", "diffusers", "lora")
+DIFFUSERS_TAGS = ("text-to-image", "diffusers")
+LORA = "LoRA"
 ALL_TOOLS = ("ComfyUI", "A1111", "Forge", "InvokeAI", "diffusers")
-KINDS = {"controlnet": "ControlNet", "full": "fine-tuned model"}
+KINDS = {"controlnet": "ControlNet", "full": "fine-tuned model", "none": "set of token embeddings"}
 """The kind of model by adapter; all others are LoRAs."""
 ALWAYS_LISTED = ("max_train_steps", "rank", "seed")
 LEFT_OUT = {"base_model", "base_config", *PublishingSection.model_fields}
@@ -22,7 +24,8 @@ LEFT_OUT = {"base_model", "base_config", *PublishingSection.model_fields}
 
 @dataclass(frozen=True)
 class CardFacts:
-    """The facts of a training for the model card. `prompt`: of the samples. `settings`: shown values by name.
+    """The facts of a training for the model card. `prompts`: one for each sample; empty if the samples have captions
+    as prompts, which are not published. `settings`: shown values by name.
 
     `kind`: the kind of model. `tools`: other tools that open it. `base_licence`: the licence of the base model's
     weights, if it restricts their use.
@@ -30,9 +33,9 @@ class CardFacts:
 
     base_model: str
     triggers: Sequence[str]
-    prompt: str
+    prompts: Sequence[str]
     settings: Mapping[str, object]
-    kind: str = "LoRA"
+    kind: str = LORA
     tools: Sequence[str] = ALL_TOOLS
     base_licence: str | None = None
 
@@ -53,7 +56,7 @@ def model_card(facts: CardFacts, license: str | None, samples: Sequence[Path]) -
         license=license,
         library_name="diffusers",
         pipeline_tag="text-to-image",
-        tags=list(DIFFUSERS_TAGS),
+        tags=[*DIFFUSERS_TAGS, *([LORA.lower()] if facts.kind == LORA else [])],
         base_model=base if on_hub else None,
         instance_prompt=", ".join(triggers) or None,
     )
@@ -63,9 +66,7 @@ def model_card(facts: CardFacts, license: str | None, samples: Sequence[Path]) -
         f"A {facts.kind} for {_code(base)}"
         + (f" with the trigger words {', '.join(map(_code, triggers))}." if triggers else "."),
         "",
-        *(f"![sample {index}](samples/{path.name})" for index, path in enumerate(samples)),
-        "",
-        *([f"Prompt: {_code(facts.prompt)}", ""] if samples else []),
+        *_samples(facts.prompts, samples),
         "## Use",
         "",
         f"`weights.safetensors` opens in {_tools(facts.tools)}; "
@@ -82,6 +83,14 @@ def model_card(facts: CardFacts, license: str | None, samples: Sequence[Path]) -
         *(["", f"Licence of the base model: {facts.base_licence}."] if facts.base_licence else []),
     ]
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n".join(lines) + "\n", ignore_metadata_errors=False))
+
+
+def _samples(prompts: Sequence[str], samples: Sequence[Path]) -> Iterator[str]:
+    """Yield the images, and after those of one prompt a line with it."""
+    given = [*prompts, *[""] * len(samples)][: len(samples)]
+    for prompt, row in groupby(enumerate(samples), key=lambda pair: given[pair[0]]):
+        yield from (f"![sample {index}](samples/{path.name})" for index, path in row)
+        yield from ("", *([f"Prompt: {_code(prompt)}", ""] if prompt else []))
 
 
 def _tools(names: Sequence[str]) -> str:

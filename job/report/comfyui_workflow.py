@@ -13,9 +13,18 @@ from artifact.metadata import trained_side
 from families.loading.comfyui import ComfyBase, comfy_base
 from job.output_folder import OutputFolder
 from job.report.recipe import Trained
-from job.report.usage import chosen_scale, clip_strength, concept_name, trained_of, with_embeddings
+from job.report.usage import (
+    COMFYUI,
+    chosen_scale,
+    clip_strength,
+    concept_name,
+    is_supported,
+    trained_of,
+    with_embeddings,
+)
 
 ADAPTERS = ("lora", "rslora", "dora")
+"""Adapters with a workflow, if ComfyUI supports them on the base model."""
 LOADERS = {1: "CLIPLoader", 2: "DualCLIPLoader", 3: "TripleCLIPLoader"}
 """Loader nodes, by the number of text encoders in separate files."""
 LEAST_CFG = 1.0
@@ -58,7 +67,7 @@ def comfyui_workflow(summary: Mapping[str, Any]) -> dict[str, Any] | None:
     """
     trained, config = trained_of(summary), summary["config"]
     base = comfy_base(trained.pipeline)
-    if base is None or trained.adapter not in ADAPTERS:
+    if base is None or trained.adapter not in ADAPTERS or not is_supported(trained, COMFYUI):
         return None
     name, scale, side = concept_name(trained), chosen_scale(summary), int(trained_side(config))
     by_embedding = bool(trained.encoders and trained.triggers)

@@ -1,11 +1,12 @@
 """The usage recipe for diffusers, by the family's pipeline and the kind of adapter."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import diffusers
 
 from families.lora_files import plain_prompt_argument
-from job.report.recipe import Recipe, Trained
+from families.parts.placeholder_tokens import expand_triggers
+from job.report.recipe import PLAIN_LORA, Recipe, Trained, conversion
 
 AS_IT_IS = ("lora", "rslora")
 ONTO_THE_BASE = "full"
@@ -20,7 +21,7 @@ def diffusers_recipe(trained: Trained, scale: float) -> Recipe:
     """Return Python code that generates the prompt, with a note on how to make a file that diffusers can open."""
     kind = trained.adapter
     model = "base-with-change" if kind == ONTO_THE_BASE else trained.base_model
-    weights = "weights.safetensors" if kind in AS_IT_IS else "plain-lora.safetensors"
+    weights = "weights.safetensors" if kind in AS_IT_IS else PLAIN_LORA
     text = "\n".join(
         [
             *_imports(trained),
@@ -31,7 +32,7 @@ def diffusers_recipe(trained: Trained, scale: float) -> Recipe:
             f'pipe(prompt=prompt{_plain_prompt(trained)}).images[0].save("image.png")',
         ]
     )
-    return Recipe("diffusers", _note(trained), text)
+    return Recipe("diffusers", _note(trained), text, as_it_is=kind in AS_IT_IS)
 
 
 def _dtype(trained: Trained) -> str:
@@ -67,17 +68,14 @@ def _note(trained: Trained) -> str:
     if kind == "none":
         return "The embeddings, with the base model of the training."
     if kind not in AS_IT_IS:
-        return (
-            f"diffusers does not open {kind} files. Convert it to a plain LoRA first: python -m artifact "
-            f"resize weights.safetensors plain-lora.safetensors --rank 64 --base {base}"
-        )
+        return conversion("diffusers", trained)
     what = "The LoRA and the embeddings" if trained.encoders else "The LoRA"
     return f"{what}, with the base model of the training."
 
 
 def _imports(trained: Trained) -> list[str]:
     names = trained.pipeline if trained.vae is None else f"{_vae_class(trained)}, {trained.pipeline}"
-    lines = ["import torch", f"from diffusers import {names}"]
+    lines = [*(["import re", ""] if trained.encoders else []), "import torch", f"from diffusers import {names}"]
     return [*lines, *(["from safetensors.torch import load_file"] if trained.encoders else []), ""]
 
 
@@ -104,9 +102,15 @@ def _tokens(trained: Trained) -> list[str]:
         "    # the configurations of SDXL and SD3 name another token",
         '    getattr(encoder, "text_model", encoder).eos_token_id = end_of_text',
         f"prompt, count = {trained.prompt!r}, len(tokens) // {len(trained.triggers)}",
-        f"for number, word in enumerate({list(trained.triggers)!r}):",
-        '    prompt = prompt.replace(word, "".join(tokens[number * count : (number + 1) * count]))',
+        f"for number, word in {_longest_first(trained.triggers)!r}:",
+        '    added = "".join(tokens[number * count : (number + 1) * count])',
+        '    prompt = re.sub(rf"(?<!\\w){re.escape(word)}(?!\\w)", added, prompt)',
     ]
+
+
+def _longest_first(triggers: Sequence[str]) -> list[tuple[int, str]]:
+    """Return the trigger words with their numbers, such that no word is replaced inside another one."""
+    return sorted(enumerate(triggers), key=lambda pair: -len(pair[1]))
 
 
 def _readers(trained: Trained) -> Iterator[tuple[str, str, str]]:
@@ -121,7 +125,5 @@ def _plain_prompt(trained: Trained) -> str:
     argument = plain_prompt_argument(trained.pipeline)
     if not trained.encoders or argument is None:
         return ""
-    plain = trained.prompt
-    for trigger in trained.triggers:
-        plain = plain.replace(trigger, " ")
+    plain = expand_triggers(trained.prompt, {trigger: [" "] for trigger in trained.triggers})
     return f", {argument}={' '.join(plain.split())!r}"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from job.output_folder import OutputFolder
-from pages.pictures import picture_uri
+from pages.pictures import numbered_pictures, picture_uri
 
 MAX_FRAMES = 40
 FRAME_SIDE = 384
@@ -24,7 +24,7 @@ def step_frames(output: OutputFolder, evaluation: Mapping[str, Any] | None) -> d
         before = [(0, output.samples_before)] if output.samples_before.is_dir() else []
         matches = ((STEP_FOLDER.fullmatch(path.name), path) for path in folder.iterdir())
         found = before + sorted((int(match[1]), path) for match, path in matches if match)
-        return {"prompts": prompts, "frames": [_frame(step, sorted(path.glob("*.png"))) for step, path in thin(found)]}
+        return {"prompts": prompts, "frames": [_frame(step, numbered_pictures(path)) for step, path in thin(found)]}
     if evaluation:
         whole = [one for one in evaluation["candidates"] if one["scale"] == evaluation["reference_scale"]]
         rows = [(0, evaluation["base_pictures"]), *((one["step"], one["pictures"]) for one in whole)]

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Recipe:
-    """A usage recipe. `text` is to be copied, `note` explains it."""
+    """A usage recipe. `text` is to be copied, `note` explains it. `as_it_is`: whether the tool opens
+    weights.safetensors itself."""
 
     tool: str
     note: str
     text: str
+    as_it_is: bool = True
 
 
 @dataclass(frozen=True)
@@ -37,3 +39,14 @@ class Trained:
     control: str = "none"
     controlnet_in_comfyui: bool = True
     text_encoders: bool = False
+
+
+PLAIN_LORA = "plain-lora.safetensors"
+
+
+def conversion(tool: str, trained: Trained) -> str:
+    """Return a note on how to make the file PLAIN_LORA for a tool that does not support the kind of the adapter."""
+    return (
+        f"{tool} does not support {trained.adapter} files. Convert it to a plain LoRA first: python -m artifact "
+        f"resize weights.safetensors {PLAIN_LORA} --rank 64 --base {trained.base_model}"
+    )

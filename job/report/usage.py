@@ -3,14 +3,18 @@
 from collections.abc import Mapping
 from typing import Any
 
+from families.loading.comfyui import comfy_base
 from families.parts.placeholder_tokens import expand_triggers
 from job.controlnet.recipes import controlnet_recipes
 from job.embedding_files import file_names
 from job.report.diffusers_recipe import diffusers_recipe, has_pipeline
-from job.report.recipe import Recipe, Trained
+from job.report.recipe import PLAIN_LORA, Recipe, Trained, conversion
 from job.restoring.recipes import restoring_recipes
 
-COMFYUI = "ComfyUI"
+COMFYUI, A1111 = "ComfyUI", "A1111, Forge"
+SUPPORTED = ("lora", "rslora", "loha", "lokr", "full")
+"""Adapters whose files ComfyUI, A1111 and Forge apply as they were trained (docs/artifact.md)."""
+NO_LORA = "none"
 OWN = ("Cog", "Replicate")
 """Recipes of the predictor of this repository."""
 
@@ -90,18 +94,37 @@ def _of_interfaces(trained: Trained, name: str, scale: float) -> list[Recipe]:
     return found if has_pipeline(trained.pipeline) else [each for each in found if each.tool == COMFYUI]
 
 
+def is_supported(trained: Trained, tool: str) -> bool:
+    """Whether ComfyUI, or A1111 and Forge, apply the file as it was trained."""
+    if trained.adapter == "dora" and tool == COMFYUI:
+        base = comfy_base(trained.pipeline)
+        return base is not None and base.magnitudes
+    return trained.adapter in SUPPORTED
+
+
+def _file_for(trained: Trained, tool: str) -> tuple[str, str]:
+    """Return the name of the file for a tool, and a note on how to make it, empty for the file of the training."""
+    return (
+        ("weights.safetensors", "") if is_supported(trained, tool) else (PLAIN_LORA, f"{conversion(tool, trained)}. ")
+    )
+
+
 def _by_word(trained: Trained, name: str, scale: float) -> list[Recipe]:
     """Return the recipes for a trigger that is an ordinary word, or an existing token of the base model."""
+    file, first = _file_for(trained, COMFYUI)
+    other, before = _file_for(trained, A1111)
     return [
         Recipe(
             COMFYUI,
-            f"weights.safetensors goes to models/loras/{name}.safetensors. Node: Load LoRA, strength_model {scale:g}.",
+            f"{first}{file} goes to models/loras/{name}.safetensors. Node: Load LoRA, strength_model {scale:g}.",
             trained.prompt,
+            as_it_is=not first,
         ),
         Recipe(
-            "A1111, Forge",
-            f"weights.safetensors goes to models/Lora/{name}.safetensors.",
+            A1111,
+            f"{before}{other} goes to models/Lora/{name}.safetensors.",
             f"{trained.prompt} <lora:{name}:{scale:g}>",
+            as_it_is=not before,
         ),
     ]
 
@@ -116,18 +139,29 @@ def _by_embedding(trained: Trained, name: str, scale: float) -> list[Recipe]:
         if several
         else ("name of the embedding instead of the trigger word")
     )
+    in_comfyui, in_a1111 = with_embeddings(trained, "embedding:"), with_embeddings(trained)
+    if trained.adapter == NO_LORA:
+        go = "go" if several else "goes"
+        return [
+            Recipe(COMFYUI, f"{files} {go} to models/embeddings/{target}.", in_comfyui, as_it_is=False),
+            Recipe(A1111, f"{files} {go} to embeddings/{target}. Use the {words}.", in_a1111, as_it_is=False),
+        ]
+    file, first = _file_for(trained, COMFYUI)
+    other, before = _file_for(trained, A1111)
     return [
         Recipe(
             COMFYUI,
-            f"weights.safetensors goes to models/loras/{name}.safetensors, {files} to models/embeddings/{target}. "
+            f"{first}{file} goes to models/loras/{name}.safetensors, {files} to models/embeddings/{target}. "
             f"Node: Load LoRA, strength_model {scale:g}, strength_clip {clip:g}.",
-            with_embeddings(trained, "embedding:"),
+            in_comfyui,
+            as_it_is=not first,
         ),
         Recipe(
-            "A1111, Forge",
-            f"weights.safetensors goes to models/Lora/{name}_lora.safetensors, {files} to embeddings/{target}. Use the "
+            A1111,
+            f"{before}{other} goes to models/Lora/{name}_lora.safetensors, {files} to embeddings/{target}. Use the "
             f"{words}.",
-            f"{with_embeddings(trained)} <lora:{name}_lora:{scale:g}>",
+            f"{in_a1111} <lora:{name}_lora:{scale:g}>",
+            as_it_is=not before,
         ),
     ]
 

@@ -10,7 +10,7 @@ from families.family import limited_licence, restoring
 from job.output_folder import OutputFolder
 from job.progress import Progress
 from job.publishing.hub import publish
-from job.publishing.model_card import ALL_TOOLS, KINDS, CardFacts, listed_settings
+from job.publishing.model_card import ALL_TOOLS, KINDS, LORA, CardFacts, listed_settings
 from job.report.comfyui_workflow import write_workflow
 from job.report.ending import ending
 from job.report.summary import BaseUsed, write_report
@@ -49,17 +49,25 @@ def report(job: Job) -> Generator[Progress, None, None]:
         job.accelerator.end_training()
     if config.push_to_hub is not None:
         facts = CardFacts(
-            config.base_model, list(job.training.triggers), job.samples.prompt, listed_settings(config),
-            KINDS.get(config.adapter, "LoRA"), _other_tools(output), limited_licence(job.family),
+            config.base_model, list(job.training.triggers), _prompts(job), listed_settings(config),
+            KINDS.get(config.adapter, LORA), _other_tools(output), limited_licence(job.family),
         )  # fmt: skip
         yield job.progress(f"published: {publish(config.publishing, output, facts)}")
 
 
 def _other_tools(output: OutputFolder) -> tuple[str, ...]:
-    """Return the tools in the report's recipes."""
+    """Return the tools in the report's recipes that open weights.safetensors itself."""
     recipes = recipes_of_report(json.loads(output.report.read_text(encoding="utf-8")))
-    named = [name for recipe in recipes for name in recipe.tool.split(", ") if name not in OWN]
+    named = [name for recipe in recipes if recipe.as_it_is for name in recipe.tool.split(", ")]
+    named = [name for name in named if name not in OWN]
     return ALL_TOOLS if {*named, "InvokeAI"} == set(ALL_TOOLS) else tuple(named)
+
+
+def _prompts(job: Job) -> list[str]:
+    """Return the prompt of each sample; none where the samples have the captions of the images."""
+    if job.config.is_controlnet or restoring(job.family) is not None:
+        return []
+    return [prompt for prompt in job.samples.prompts for _ in range(job.samples.count)]
 
 
 def _warnings(job: Job) -> list[str]:

@@ -6,6 +6,7 @@ from typing import Any
 import gradio as gr
 
 from job.output_folder import OutputFolder
+from pages.pictures import numbered_pictures
 from settings.record import ConfigError
 from studio import texts
 from studio.framed import framed
@@ -74,7 +75,7 @@ class WatchTab:
         if not found:
             return []
         label, folder = found[min(int(number), len(found) - 1)]
-        return [(str(path), label) for path in sorted(folder.glob("*.png"))]
+        return [(str(path), label) for path in numbered_pictures(folder)]
 
     def _report(self, chosen: list[str]) -> str:
         jobs = self._jobs(chosen[:1])

@@ -90,9 +90,19 @@ def test_each_word_has_its_own_tokens() -> None:
     trained = Trained("base/model", "StableDiffusionPipeline", ["clip_l"], "lora", ["TOK", "HAT"], "TOK with a HAT")
     code = diffusers_recipe(trained, 1).text
     first, last = code.index("prompt, count"), code.index("pipe(prompt=")
-    names = {"tokens": ["<s0>", "<s1>", "<s2>", "<s3>"]}
+    names = {"tokens": ["<s0>", "<s1>", "<s2>", "<s3>"], "re": re}
     exec(code[first:last], names)
     assert names["prompt"] == "<s0><s1> with a <s2><s3>"
+
+
+def test_a_word_inside_another_one_stays() -> None:
+    prompt = "TOK and TOK-2 in TOKYO"
+    trained = Trained("base/model", "StableDiffusion3Pipeline", ["clip_l"], "lora", ["TOK", "TOK-2"], prompt)
+    code = diffusers_recipe(trained, 1).text
+    names = {"tokens": ["<s0>", "<s1>"], "re": re}
+    exec(code[code.index("prompt, count") : code.index("pipe(prompt=")], names)
+    assert names["prompt"] == "<s0> and <s1> in TOKYO"
+    assert "prompt_3='and in TOKYO'" in code and code.startswith("import re\n")
 
 
 def test_the_base_s_revision_and_another_vae() -> None:

@@ -26,7 +26,7 @@ CONFIG = TrainingConfig(
 
 
 def facts(config: TrainingConfig) -> CardFacts:
-    return CardFacts(config.base_model, ["TOK"], str(config.validation_prompt), listed_settings(config))
+    return CardFacts(config.base_model, ["TOK"], [str(config.validation_prompt)], listed_settings(config))
 
 
 @pytest.fixture
@@ -92,6 +92,15 @@ def test_the_card_has_the_bases_licence_and_the_tools_that_open_it() -> None:
     assert "A LoRA for" in card and "opens in ComfyUI;" in card
     card = model_card(replace(facts(CONFIG), tools=(), kind="ControlNet", triggers=()), None, [])
     assert "# ControlNet" in card and "opens in the trainer's own predictor only;" in card
+
+
+def test_the_card_has_the_prompt_of_each_sample() -> None:
+    samples = [Path(f"{number:02d}.png") for number in range(4)]
+    card = model_card(replace(facts(CONFIG), prompts=["a TOK", "a TOK", "a blue star", "a blue star"]), None, samples)
+    places = [card.index(text) for text in ("01.png", "Prompt: `a TOK`", "02.png", "03.png", "Prompt: `a blue star`")]
+    assert places == sorted(places) and card.count("Prompt:") == 2
+    assert "Prompt:" not in model_card(replace(facts(CONFIG), prompts=[]), None, samples)
+    assert "- lora" in card and "- lora" not in model_card(replace(facts(CONFIG), kind="ControlNet"), None, [])
 
 
 def test_a_push_that_fails_is_an_error_and_the_artifact_stays(hub: PublishingHub, output: OutputFolder) -> None:

@@ -13,12 +13,14 @@ from selenium.webdriver.common.by import By
 
 from job.report.command_line import main as report_again
 from job.report.curves import curves
+from job.report.frames import FRAME_SIDE, step_frames
 from job.report.metrics import read_metrics, series, smoothed
 from job.report.page import write_page
 from job.report.recipe import Trained
 from job.report.usage import recipes
+from pages.pictures import numbered_pictures, picture_uri
 from tests.fast_part import slow_but
-from tests.job.report_folder import HOSTILE, make_output
+from tests.job.report_folder import HOSTILE, make_output, save
 
 if TYPE_CHECKING:
     from tests.browser import Browser
@@ -99,6 +101,45 @@ def test_only_tools_that_open_the_file_have_a_recipe() -> None:
 def test_an_edit_by_perfusion_has_the_recipe_of_the_only_tool_that_opens_it() -> None:
     trained = Trained("base/model", "StableDiffusionXLPipeline", ["clip_l"], "perfusion", ["TOK"], "TOK's hat")
     assert [recipe.tool for recipe in recipes(trained, 0.8)] == ["Cog", "Replicate"]
+
+
+@pytest.mark.parametrize(
+    ("adapter", "pipeline", "tools"),
+    [
+        ("lora", "StableDiffusionXLPipeline", {"ComfyUI", "A1111, Forge", "diffusers"}),
+        ("lokr", "StableDiffusionXLPipeline", {"ComfyUI", "A1111, Forge"}),
+        ("dora", "StableDiffusionXLPipeline", {"ComfyUI"}),
+        ("dora", "FluxPipeline", set()),
+        ("oft", "StableDiffusionXLPipeline", set()),
+        ("t-lora", "StableDiffusionXLPipeline", set()),
+        ("none", "StableDiffusionXLPipeline", set()),
+    ],
+)
+def test_files_that_a_tool_does_not_support_are_converted_first(adapter: str, pipeline: str, tools: set[str]) -> None:
+    """As in the table of docs/artifact.md."""
+    for encoders in (["clip_l"], []):
+        trained = Trained("base/model", pipeline, encoders, adapter, ["TOK"], "a TOK")
+        others = [recipe for recipe in recipes(trained, 0.8) if recipe.tool not in ("Cog", "Replicate")]
+        if adapter == "none" and not encoders:
+            continue
+        assert {recipe.tool for recipe in others if recipe.as_it_is} == tools
+        for recipe in others:
+            converted = f"resize weights.safetensors plain-lora.safetensors --rank 64 --base {trained.base_model}"
+            assert (converted in recipe.note) == (not recipe.as_it_is and adapter != "none")
+            assert adapter != "none" or "lora" not in recipe.text
+
+
+def test_more_than_a_hundred_samples_keep_their_order(tmp_path: Path) -> None:
+    output, _ = make_output(tmp_path / "out")
+    folder = output.samples_of_step(5)
+    for number in (99, 100, 101, 11):
+        save(folder / f"{number:02d}.png", (number, 0, 0))
+    assert [path.stem for path in numbered_pictures(folder)] == ["11", "99", "100", "101"]
+    output.step_prompts.write_text("[]")
+    frames = step_frames(output, None)["frames"]
+    assert frames[-1]["pictures"] == [
+        picture_uri(folder / f"{number}.png", FRAME_SIDE) for number in (11, 99, 100, 101)
+    ]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -141,7 +141,7 @@ def hostile_settings() -> TrainingConfig:
 
 def test_the_model_card_shows_it_as_code() -> None:
     config = hostile_settings()
-    facts = CardFacts(config.base_model, [TRIGGER], str(config.validation_prompt), listed_settings(config))
+    facts = CardFacts(config.base_model, [TRIGGER], [str(config.validation_prompt)], listed_settings(config))
     card = model_card(facts, None, [Path("00.png")])
     header, body = card.removeprefix("---\n").split("---\n", 1)
     assert "<" not in plain(body) and "javascript" not in plain(body)

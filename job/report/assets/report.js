@@ -30,10 +30,12 @@
     }
   }
 
-  function duration(seconds) {
-    if (seconds < 60) return `${seconds.toFixed(seconds < 10 ? 1 : 0)} s`;
+  function duration(exact) {
+    if (exact < 9.95) return `${exact.toFixed(1)} s`;
+    const seconds = Math.round(exact);
+    if (seconds < 60) return `${seconds} s`;
     const minutes = Math.floor(seconds / 60);
-    if (minutes < 60) return `${minutes} min ${Math.round(seconds % 60)} s`;
+    if (minutes < 60) return `${minutes} min ${seconds % 60} s`;
     return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
   }
 
@@ -99,7 +101,7 @@
     byId("comparePrompt").textContent = steered
       ? "Conditions of the ControlNet, and the generated images."
       : restored ? "The images, and their reconstructions before and after the training, with the same seeds."
-      : `${shown}, the same seeds without and with the LoRA.`;
+      : `${shown}, the same seeds without and with the LoRA.${data.prompts.length > count ? ` The first ${count} of ${data.prompts.length} images.` : ""}`;
     let row = byId("comparePictures");
     for (let index = 0; index < count; index++) {
       if (several && data.prompts[index] !== data.prompts[index - 1]) {
