@@ -38,6 +38,11 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m job.report") 
         print(write_page(output, PreparedDataset.read(arguments.dataset or output.dataset)))
     except (DatasetError, OSError) as error:
         return report_wrong_input(error)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:  # JSON, or its values
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        return report_wrong_input(
+            DatasetError(f"{arguments.folder}: its files are damaged or of another version ({reason})")
+        )
     return SUCCESS
 
 

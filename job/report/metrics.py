@@ -22,6 +22,13 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return [row for row in rows if isinstance(row, dict) and isinstance(row.get("step"), int)]
 
 
+def steps_done(path: Path, planned: int) -> int:
+    """Return the number of steps of a run by its metrics, which early stopping may have ended before the `planned`
+    ones; `planned` without metrics."""
+    rows = read_metrics(path)
+    return rows[-1]["step"] if rows else planned
+
+
 def series(rows: Sequence[Mapping[str, Any]], key: str) -> Series:
     """Return the values under `key` by step: one series for a number, one per name for a mapping of numbers."""
     found: Series = {}

@@ -13,6 +13,7 @@ from job.publishing.hub import publish
 from job.publishing.model_card import ALL_TOOLS, KINDS, LORA, CardFacts, listed_settings
 from job.report.comfyui_workflow import write_workflow
 from job.report.ending import ending
+from job.report.metrics import steps_done
 from job.report.summary import BaseUsed, write_report
 from job.report.usage import OWN, recipes_of_report
 from job.stage import Job
@@ -36,7 +37,7 @@ def report(job: Job) -> Generator[Progress, None, None]:
         job.phases,
         0 if job.state is None else job.state["step"],
         job.evaluation,
-        job.training.trainer.max_train_steps,
+        steps_done(output.metrics, job.training.trainer.max_train_steps),
         job.restoration,
         ending(job.training.settling, job.training.trainer.step, len(config.class_words)),
         job.plan,

@@ -4,6 +4,7 @@ from collections.abc import Generator, Iterator
 
 from job.controlnet.verification import verify_controlnet
 from job.progress import Progress
+from job.report.metrics import steps_done
 from job.stage import Job
 from job.verification.verify import RELATIVE_TOLERANCE, Verification
 from job.verification.verify import verify as compare
@@ -21,7 +22,8 @@ def verify(job: Job) -> Generator[Progress, None, None]:
     """Set `verification`."""
     yield job.progress("verifying the artifact")
     job.verification = _verification(job)
-    steps, minutes = job.training.trainer.max_train_steps, job.config.max_train_minutes
+    steps = steps_done(job.output.metrics, job.training.trainer.max_train_steps)
+    minutes = job.config.max_train_minutes
     for warning in verification_warnings(job.verification, job.config.optimizer, steps, minutes):
         yield job.progress(warning, 1.0, warning=True)
     yield job.progress(f"verified: {_verified(job.verification)}", 1.0)

@@ -20,6 +20,7 @@ from settings.command_line.parser import CommandParser, report_wrong_input
 from settings.record import BOOLEANS, ConfigError, read_settings_file
 
 SUCCESS, SOME_FAILED = 0, 1
+AUTO = "auto"
 
 
 def build_parser(prog: str = "python -m service.sweep") -> CommandParser:
@@ -59,7 +60,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m service.sweep
 
 def _trials(arguments: argparse.Namespace) -> list[Trial]:
     common: dict[str, Any] = read_settings_file(arguments.config) if arguments.config else {}
-    common.setdefault("evaluate", True)  # trials are ranked by their evaluation
+    if common.get("evaluate", AUTO) == AUTO:  # as in the config.yaml of every run
+        common["evaluate"] = True  # trials are ranked by their evaluation, with or without checkpoints
     if common["evaluate"] in BOOLEANS[False]:
         raise ConfigError("evaluate: a sweep ranks its trials by their evaluation; leave out evaluate: false")
     return lay_out(arguments.output, common, trial_settings(read_sweep(arguments.sweep), common))

@@ -53,6 +53,8 @@ class Sweep(Settings):
         if unknown:
             found = advice(unknown[0], TrainingConfig.model_fields)
             raise ValueError(f"fields: {unknown[0]} is not a setting; {found or 'docs/settings.md lists them'}")
+        if "evaluate" in self.fields:
+            raise ValueError("fields: evaluate is true in every trial, since trials are ranked by it; leave it out")
         if any(isinstance(values, list) and not values for values in self.fields.values()):
             raise ValueError("fields: a list of values is empty; add values, or remove the field")
         if self.search == "random" and self.trials is None:

@@ -62,9 +62,11 @@ def _cells(trial: Trial, fields: Sequence[str], failures: Mapping[int, str], wor
         why = html.escape(failures.get(trial.number, "not run"))
         return _row([name, *values, "–", "–", "–", "–", why], words)
     link = f'<a href="{trial.folder.name}/run/report.html">{name}</a>'
-    evaluation = report["evaluation"]
+    evaluation, seconds = report["evaluation"], f"{report['seconds']:.0f}"
+    if evaluation is None:  # full fine-tuning in shards, models that reconstruct images, ControlNets
+        return _row([link, *values, "–", "–", "–", seconds, "not evaluated"], words)
     chosen = evaluation["chosen"]
-    figures = [f"{trial.quality:.3f}", str(chosen["step"]), f"{chosen['scale']:g}", f"{report['seconds']:.0f}"]
+    figures = [f"{trial.quality:.3f}", str(chosen["step"]), f"{chosen['scale']:g}", seconds]
     return _row([link, *values, *figures, html.escape(evaluation["verdict"]["headline"])], words)
 
 

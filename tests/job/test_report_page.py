@@ -14,7 +14,7 @@ from selenium.webdriver.common.by import By
 from job.report.command_line import main as report_again
 from job.report.curves import curves
 from job.report.frames import FRAME_SIDE, step_frames
-from job.report.metrics import read_metrics, series, smoothed
+from job.report.metrics import read_metrics, series, smoothed, steps_done
 from job.report.page import write_page
 from job.report.recipe import Trained
 from job.report.usage import recipes
@@ -218,6 +218,25 @@ def test_without_an_evaluation_the_page_says_so(browser: Browser, plain: Path) -
     assert "not evaluated" in browser.driver.find_element(By.TAG_NAME, "h1").text
     assert not browser.driver.find_element(By.ID, "scores").is_displayed()
     assert browser.complaints() == [] and browser.overflowing() == []
+
+
+@pytest.mark.parametrize("text", ['{"config": {', '{"config": {}}', "[]"])
+def test_a_damaged_report_is_named(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, dataset = make_output(tmp_path / "out")
+    monkeypatch.setattr("preprocess.dataset.PreparedDataset.read", lambda folder: dataset)
+    output.report.write_text(text)
+    assert report_again([str(output.path)]) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and "its files are damaged or of another version" in told
+
+
+def test_the_steps_of_a_run_that_stopped_early_are_those_that_it_did(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    assert steps_done(path, 1000) == 1000
+    path.write_text('{"step": 1, "loss": 1.0}\n{"step": 2, "loss": 1.0}\n{"ste')
+    assert steps_done(path, 1000) == 2
 
 
 def test_a_folder_that_is_no_output_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

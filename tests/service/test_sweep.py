@@ -66,6 +66,7 @@ def test_random_draws_stay_in_their_spans_and_are_the_same_again() -> None:
         ({"fields": {"rank": {"low": 1, "high": 2}}}, "a grid needs lists"),
         ({"search": "random", "fields": {"rank": [1]}}, "trials: give the number"),
         ({"trials": 3, "fields": {"rank": [1]}}, "no effect with search: grid"),
+        ({"fields": {"evaluate": [True, "auto"]}}, "evaluate is true in every trial"),
         ({"search": "random", "trials": 1, "fields": {"rank": {"low": 3, "high": 2}}}, "must be less than high"),
     ],
 )
@@ -82,6 +83,24 @@ def test_a_sweep_needs_its_evaluation(value: str, tmp_path: Path, capsys: pytest
     assert main([str(tmp_path), *files, "--output", str(tmp_path / "out")]) == 2
     assert capsys.readouterr().err.startswith("error: evaluate: a sweep ranks its trials")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_settings_of_a_run_are_evaluated_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """config.yaml of a run has evaluate: auto, which evaluates nothing without checkpoints."""
+    (tmp_path / "common.yaml").write_text("evaluate: auto\nmax_train_steps: 10")
+    (tmp_path / "sweep.yaml").write_text("fields: {rank: [4, 8]}")
+    out = tmp_path / "out"
+
+    def trained(trial: Trial, data: object) -> None:
+        assert yaml.safe_load((trial.folder / "config.yaml").read_text())["evaluate"] is True
+        finish(trial, 0.5)
+        if trial.number == 0:
+            (trial.output / "report.json").write_text(json.dumps({"seconds": 3.0, "evaluation": None}))
+
+    monkeypatch.setattr("service.sweep.trials.run_trial", trained)
+    files = ["--config", str(tmp_path / "common.yaml"), "--sweep", str(tmp_path / "sweep.yaml")]
+    assert main([str(EXAMPLE), *files, "--output", str(out)]) == 0
+    assert "not evaluated" in (out / "sweep.html").read_text("utf-8")
 
 
 def test_every_trial_is_checked_before_the_first() -> None:
