@@ -13,7 +13,8 @@ from cog import BaseModel, Input, Path, Secret
 
 
 class TrainingOutput(BaseModel):
-    """`weights` is the artifact; the other files are returned only with `return_extras`."""
+    """`weights` is the artifact; the other files are returned only with `return_extras`, and `embeddings` only if
+    tokens were trained."""
 
     weights: Path
     embeddings: Optional[Path] = None
@@ -149,7 +150,7 @@ class Trainer:
             return TrainingOutput(weights=Path(files.weights))
         return TrainingOutput(
             weights=Path(files.weights),
-            embeddings=Path(files.embeddings),
+            embeddings=Path(files.embeddings) if files.embeddings.exists() else None,  # none without tokens
             report=Path(files.report),
             samples=[Path(sample) for sample in numbered_pictures(files.samples)],
         )

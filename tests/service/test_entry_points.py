@@ -4,12 +4,15 @@ import ast
 import dataclasses
 import inspect
 import typing
+from pathlib import Path
 
 import pytest
 import yaml
+from cog import Path as CogPath
 
 import predict
 import train
+from job.output_folder import OutputFolder
 from sampler.images.files import OUTPUT_FORMATS
 from sampler.request import ASPECT_RATIOS
 from sampler.schedulers import BASE_SCHEDULER, SCHEDULERS
@@ -42,6 +45,24 @@ def test_a_cog_input_is_the_setting_of_that_name(name: str) -> None:
 def test_the_request_has_the_inputs_of_the_signature() -> None:
     names = list(inspect.signature(train.Trainer.train).parameters)
     assert {field.name for field in dataclasses.fields(TrainingRequest)} == {*names} - {"self", "return_extras"}
+
+
+@pytest.mark.parametrize("learned", [True, False])
+def test_extras_are_only_files_that_exist(learned: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training without tokens, as on FLUX, has no embeddings, and Cog fails for a file that does not exist."""
+    output = OutputFolder(tmp_path)
+    output.samples.mkdir()
+    for path in (output.weights, output.page, output.report, output.samples / "00.png"):
+        path.touch()
+    if learned:
+        output.embeddings.touch()
+    monkeypatch.setattr("service.cog_training.train_in_child_process", lambda request: output)
+    inputs = {name: parameter.default.default for name, parameter in TRAIN_INPUTS.items()}
+    secrets = dict.fromkeys(("config", "preset", "preservation_data", "hf_token", "wandb_api_key"))
+    returned = train.Trainer().train(input_images=CogPath("x"), return_extras=True, **inputs, **secrets)
+    assert (returned.embeddings is not None) == learned
+    files = [returned.weights, returned.report, *(returned.samples or []), returned.embeddings or returned.weights]
+    assert all(file is not None and file.exists() for file in files)
 
 
 def test_an_input_left_at_its_default_gives_way_to_the_config_text() -> None:
