@@ -32,6 +32,7 @@ COMMANDS = {
     "merge": Command("merge several LoRAs into one, or into a base model", "artifact.command_line", "merge"),
     "extract": Command("extract a LoRA from a full fine-tune", "artifact.command_line", "extract"),
     "resize": Command("approximate a LoRA by one of another rank", "artifact.command_line", "resize"),
+    "prune": Command("write only the weights of a whole model, in fp16", "artifact.command_line", "prune"),
     "inspect": Command("show the contents of a LoRA file", "artifact.command_line", "inspect"),
     "evaluate": Command(
         "compare LoRAs with the base model and each other (python -m evaluation.comparison)",

@@ -223,6 +223,8 @@ ELSEWHERE: Mapping[str, str] = {
     **dict.fromkeys(("job", "process", "network", "train", "save", "sample", "general"), NO_SECTIONS),
     **dict.fromkeys(("output", "output_dir", "output_name", "output_path", "logging_dir"),
                     "the folder is given on the command line: --output DIR"),
+    **dict.fromkeys(("num_repeats", "repeats", "dataset_repeats"),
+                    "images are repeated by repeats of an entry of concepts, or by a folder named 10_name"),
     **dict.fromkeys(("resume", "resume_from_checkpoint"), "a run is resumed on the command line: --resume latest"),
     "config": "write the settings directly into this text",
     "wandb_api_key": "keys are not settings; set the environment variable WANDB_API_KEY",

@@ -93,3 +93,9 @@ def test_no_row_is_dead() -> None:
         assert others and len(set(others)) == len(others), row
         assert not set(others) & TrainingConfig.model_fields.keys(), row
     assert not ELSEWHERE.keys() & TrainingConfig.model_fields.keys()
+
+
+def test_repeats_are_found_at_their_concept() -> None:
+    said = advice("num_repeats", TrainingConfig.model_fields, as_option)
+    assert said is not None and "concepts" in said and "10_name" in said
+    assert advice("num_repeats", ["repeats", "folder"]) == "did you mean repeats?"
