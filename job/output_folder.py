@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
+from settings.command_line.output import require_writable
 from settings.record import ConfigError, Settings
 
 
@@ -40,7 +41,8 @@ class OutputFolder:
 
     @classmethod
     def create(cls, path: Path) -> "OutputFolder":
-        """Create the folder. Raises ConfigError when it exists and is not empty."""
+        """Create the folder. Raises ConfigError when it exists and is not empty, or cannot be written to."""
+        require_writable(path)
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise ConfigError(f"output: {path} exists and is not empty. Choose another folder, or move its contents.")
         path.mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,7 @@ from preprocess.progress_lines import progress_display
 from preprocess.uploads.given_data import require_present
 from preprocess.workers.relay import drain
 from settings.command_line.options import add_options, given_options
+from settings.command_line.output import require_new_folder
 from settings.command_line.parser import CommandParser, report_wrong_input
 from settings.preparation import DataConfig
 from settings.record import ConfigError, build_settings, read_settings_file
@@ -74,8 +75,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.size_multiple < 1:
         raise ConfigError(f"size_multiple: {arguments.size_multiple} must be at least 1")
     require_present([*arguments.data, *config.named_sources])
-    if arguments.output.exists() and (not arguments.output.is_dir() or any(arguments.output.iterdir())):
-        raise ConfigError(f"output: {arguments.output} exists and is not empty. Choose another folder.")
+    require_new_folder(arguments.output)
     counter = token_counter(arguments.tokenizer) if arguments.tokenizer else None
     base = BaseRequirements(arguments.size_multiple, counter)
     with progress_display(quiet=arguments.quiet) as show:

@@ -8,6 +8,7 @@ from pathlib import Path
 from service.prediction_options import PredictionOptions
 from service.quick_imports import quick_imports
 from settings.command_line.options import add_few_options, given_options
+from settings.command_line.output import require_new_folder
 from settings.command_line.parser import CommandParser, report_wrong_input
 from settings.record import ConfigError, build_settings
 
@@ -100,10 +101,10 @@ def _say(line: str) -> None:
 
 
 def _output_folder(given: Path | None) -> Path:
-    """Return the output folder. Raises ConfigError for a folder that is not empty."""
-    if given is not None and given.exists() and (not given.is_dir() or any(given.iterdir())):
-        raise ConfigError(f"output: {given} exists and is not empty. Choose another folder.")
-    return given or _free_folder(Path("outputs"))
+    """Return the output folder. Raises ConfigError for a folder that is not empty, or that cannot be written to."""
+    folder = given or _free_folder(Path("outputs"))
+    require_new_folder(folder)
+    return folder
 
 
 def _free_folder(root: Path) -> Path:

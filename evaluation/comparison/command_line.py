@@ -6,7 +6,6 @@ python -m evaluation.comparison --base_model BASE --pictures FOLDER --class_word
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 from evaluation.comparison.protocol import Protocol, read_protocol, require_readable
 from preprocess.progress import StageProgress
 from preprocess.progress_lines import progress_display
+from settings.command_line.output import require_new_folder
 from settings.command_line.parser import CommandParser, report_wrong_input
 from settings.record import ConfigError, build_settings
 
@@ -71,8 +71,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m evaluation.co
 
 def _check(arguments: argparse.Namespace) -> None:
     """Raises ConfigError for missing or surplus files, and for options without effect."""
-    if arguments.output.exists() and (not arguments.output.is_dir() or any(arguments.output.iterdir())):
-        raise ConfigError(f"output: {arguments.output} exists and is not empty. Choose another folder.")
+    require_new_folder(arguments.output)
     files: list[Path] = arguments.files
     if files[0].suffix in PROTOCOL_SUFFIXES:
         if len(files) > 1:
@@ -131,7 +130,6 @@ def _compare(protocol: Protocol, output: Path, *, quiet: bool) -> None:
     from evaluation.comparison.table import markdown, page
     from families.registry import load_base_model
 
-    _create(output)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     family = load_base_model(protocol.base_model, torch.bfloat16 if device.type == "cuda" else torch.float32)
     encoders = load_encoders(protocol, device)
@@ -141,22 +139,13 @@ def _compare(protocol: Protocol, output: Path, *, quiet: bool) -> None:
             rows.append(row)
             note = f"{row.subject}: {row.lora or 'base model'}"
             show(StageProgress("comparing", len(rows), protocol.count_rows(), note))
+    output.mkdir(parents=True, exist_ok=True)
     table = markdown(rows)
     (output / "table.md").write_text(table, encoding="utf-8")
     scores = json.dumps([row.to_json() for row in rows], indent=2, ensure_ascii=False)
     (output / "scores.json").write_text(scores + "\n", encoding="utf-8")
     (output / "comparison.html").write_text(page(rows, protocol.prompts), encoding="utf-8", newline="\n")
     print(table, end="", flush=True)
-
-
-def _create(output: Path) -> None:
-    """Create the folder before the first image is generated. Raises ConfigError if it cannot be written to."""
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"output: {output} cannot be created ({error.strerror})") from None
-    if not os.access(output, os.W_OK):
-        raise ConfigError(f"output: {output} cannot be written to. Choose another folder.")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from preprocess.uploads.given_data import require_present
 from service.sweep.ray_engine import require_ray, run_with_ray
 from service.sweep.space import read_sweep, trial_settings
 from service.sweep.trials import Trial, lay_out, run_all
+from settings.command_line.output import require_writable
 from settings.command_line.parser import CommandParser, report_wrong_input
 from settings.record import BOOLEANS, ConfigError, read_settings_file
 
@@ -52,6 +53,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m service.sweep
         if arguments.engine == "ray":
             require_ray()
         require_present(arguments.data)
+        require_writable(arguments.output)
         trials = _trials(arguments)
     except (ConfigError, DatasetError) as error:
         return report_wrong_input(error)
