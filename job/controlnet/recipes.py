@@ -1,7 +1,9 @@
 """Instructions for using a ControlNet in each tool, with the values of this training (docs/controlnet.md)."""
 
+from shlex import quote
+
 from job.report.diffusers_recipe import has_pipeline
-from job.report.recipe import Recipe, Trained
+from job.report.recipe import Recipe, Trained, shell_text
 
 
 def controlnet_recipes(trained: Trained) -> list[Recipe]:
@@ -20,8 +22,9 @@ def _everywhere(trained: Trained, prompt: str) -> list[Recipe]:
         Recipe(
             "Cog",
             f"condition.png is the {picture}. LoRAs can be added.",
-            f"cog run -i prompt={prompt!r} -i controlnet=URL -i control_image=@condition.png\n\n"
-            f"# or without a container\npython predict.py {prompt!r} --base_model {trained.base_model} "
+            f"cog run -i prompt={shell_text(prompt)} -i controlnet=URL -i control_image=@condition.png\n\n"
+            f"# or without a container\npython predict.py {shell_text(prompt)} "
+            f"--base_model {quote(trained.base_model)} "
             "--controlnet weights.safetensors --control_image condition.png",
         ),
         Recipe(

@@ -1,6 +1,7 @@
 """The usage recipe for diffusers, by the family's pipeline and the kind of adapter."""
 
 from collections.abc import Iterator, Sequence
+from shlex import quote
 
 import diffusers
 
@@ -63,7 +64,7 @@ def _note(trained: Trained) -> str:
     if kind == ONTO_THE_BASE:
         return (
             "diffusers cannot open the change of all weights. Merge it into the base model first: python -m artifact "
-            f"merge weights.safetensors --weights 1 --onto {base} --output base-with-change"
+            f"merge weights.safetensors --weights 1 --onto {quote(base)} --output base-with-change"
         )
     if kind == "none":
         return "The embeddings, with the base model of the training."

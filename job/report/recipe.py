@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from shlex import quote
 
 
 @dataclass(frozen=True)
@@ -48,5 +49,10 @@ def conversion(tool: str, trained: Trained) -> str:
     """Return a note on how to make the file PLAIN_LORA for a tool that does not support the kind of the adapter."""
     return (
         f"{tool} does not support {trained.adapter} files. Convert it to a plain LoRA first: python -m artifact "
-        f"resize weights.safetensors {PLAIN_LORA} --rank 64 --base {trained.base_model}"
+        f"resize weights.safetensors {PLAIN_LORA} --rank 64 --base {quote(trained.base_model)}"
     )
+
+
+def shell_text(text: str) -> str:
+    """Quote a prompt for a shell, so that nothing in it is expanded or executed: it may be a caption of others."""
+    return "'" + text.replace("'", "'\\''") + "'"

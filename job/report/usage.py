@@ -8,7 +8,7 @@ from families.parts.placeholder_tokens import expand_triggers
 from job.controlnet.recipes import controlnet_recipes
 from job.embedding_files import file_names
 from job.report.diffusers_recipe import diffusers_recipe, has_pipeline
-from job.report.recipe import PLAIN_LORA, Recipe, Trained, conversion
+from job.report.recipe import PLAIN_LORA, Recipe, Trained, conversion, shell_text
 from job.restoring.recipes import restoring_recipes
 
 COMFYUI, A1111 = "ComfyUI", "A1111, Forge"
@@ -29,8 +29,8 @@ def recipes(trained: Trained, scale: float) -> list[Recipe]:
     own = Recipe(
         "Cog",
         f"The predictor reads {'the trigger word and ' if trained.triggers else ''}the scale from the file.",
-        f"cog run -i prompt={_shell(prompt)} -i lora=@weights.safetensors\n\n# or without a container\n"
-        f"python predict.py {_shell(prompt)} --weights weights.safetensors",
+        f"cog run -i prompt={shell_text(prompt)} -i lora=@weights.safetensors\n\n# or without a container\n"
+        f"python predict.py {shell_text(prompt)} --weights weights.safetensors",
     )
     own_ones = [own, _of_replicate(prompt)]
     if trained.adapter == "perfusion":
@@ -175,8 +175,3 @@ def with_embeddings(trained: Trained, prefix: str = "") -> str:
 def clip_strength(trained: Trained, scale: float) -> float:
     """Return the scale of the text encoders' layers; 0 if the file has none."""
     return scale if trained.text_encoders else 0.0
-
-
-def _shell(text: str) -> str:
-    """Quote the text for a shell."""
-    return "'" + text.replace("'", "'\\''") + "'"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from job.report.curves import curves
 from job.report.frames import FRAME_SIDE, step_frames
 from job.report.metrics import read_metrics, series, smoothed, steps_done
 from job.report.page import write_page
-from job.report.recipe import Trained
+from job.report.recipe import Trained, shell_text
 from job.report.usage import recipes
 from pages.pictures import numbered_pictures, picture_uri
 from tests.fast_part import slow_but
@@ -79,6 +80,18 @@ def test_recipes_hold_prompt_scale_and_trigger() -> None:
     assert by_tool["A1111, Forge"].text == "TOK's hat <lora:TOK_lora:0.8>"
     for tool in ("diffusers", "Replicate"):
         compile(by_tool[tool].text, "recipe", "exec")
+
+
+def test_nothing_in_a_prompt_is_executed_by_a_shell() -> None:
+    """The prompt of a ControlNet is a caption, which may come from others."""
+    prompt = "it's $(touch x) \\n"
+    for adapter in ("lora", "controlnet"):
+        trained = Trained("my base.safetensors", "StableDiffusionXLPipeline", [], adapter, [], prompt)
+        text = recipes(trained, 1.0)[0].text
+        assert f"prompt={shell_text(prompt)} " in text and f"predict.py {shell_text(prompt)} " in text
+        assert adapter == "lora" or "--base_model 'my base.safetensors' " in text
+    words = shlex.split(f"echo {shell_text(prompt)}")
+    assert words == ["echo", prompt]
 
 
 def test_several_trigger_words_have_an_embedding_each_in_the_recipes() -> None:
