@@ -5,6 +5,7 @@ import dataclasses
 import inspect
 import typing
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -58,7 +59,7 @@ def test_extras_are_only_files_that_exist(learned: bool, tmp_path: Path, monkeyp
         output.embeddings.touch()
     monkeypatch.setattr("service.cog_training.train_in_child_process", lambda request: output)
     inputs = {name: parameter.default.default for name, parameter in TRAIN_INPUTS.items()}
-    secrets = dict.fromkeys(("config", "preset", "preservation_data", "hf_token", "wandb_api_key"))
+    secrets: dict[str, Any] = dict.fromkeys(("config", "preset", "preservation_data", "hf_token", "wandb_api_key"))
     returned = train.Trainer().train(input_images=CogPath("x"), return_extras=True, **inputs, **secrets)
     assert (returned.embeddings is not None) == learned
     files = [returned.weights, returned.report, *(returned.samples or []), returned.embeddings or returned.weights]
