@@ -16,6 +16,8 @@ from settings.training import TrainingConfig
 
 KNOWN = frozenset(TrainingConfig.model_fields)
 TABLES = (".yaml", ".yml", ".json", ".toml")
+ONETRAINER = {"training_method", "model_type", "base_model_name"}
+"""Fields of all OneTrainer's files. Their sections repeat names, so they cannot be read as arguments by name."""
 
 
 def read_import(config: Path | None, cascade: Path | None) -> Imported:
@@ -43,6 +45,11 @@ def import_settings(path: Path) -> Imported:
     given = _read(path)
     if is_cascade(given):
         return _named(path, from_cascade(given, KNOWN))
+    if given.keys() >= ONETRAINER:
+        raise ConfigError(
+            f"import_config: {path} is a file of OneTrainer, which is not translated; give its settings as options: "
+            "the error on a name of OneTrainer suggests the name here"
+        )
     if is_ai_toolkit(given):
         return _named(path, from_ai_toolkit(given, KNOWN))
     flat = _without_sections(given)

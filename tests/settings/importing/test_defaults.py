@@ -137,6 +137,12 @@ def test_kohyas_network_of_flux_trains_the_transformer_alone(tmp_path: Path) -> 
     assert not build_config(imported.values).train_text_encoder and _said(imported, "network_module")
 
 
+def test_a_file_of_onetrainer_is_refused_by_name(tmp_path: Path) -> None:
+    sections = {"unet": {"learning_rate": None}, "learning_rate": 3e-4, "model_type": "X", "base_model_name": "sdxl"}
+    with pytest.raises(ConfigError, match="is a file of OneTrainer, which is not translated"):
+        _file(tmp_path, "a.yaml", yaml.safe_dump({"training_method": "LORA", **sections}))
+
+
 def test_a_file_of_kohya_without_a_network_needs_an_adapter(tmp_path: Path) -> None:
     assert "adapter" in _file(tmp_path, "a.toml", "enable_bucket = true\nlearning_rate = 1e-5").needed
     assert not _file(tmp_path, "a.toml", KOHYA).needed
