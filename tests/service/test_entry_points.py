@@ -58,9 +58,9 @@ def test_extras_are_only_files_that_exist(learned: bool, tmp_path: Path, monkeyp
     if learned:
         output.embeddings.touch()
     monkeypatch.setattr("service.cog_training.train_in_child_process", lambda request: output)
-    inputs = {name: parameter.default.default for name, parameter in TRAIN_INPUTS.items()}
-    secrets: dict[str, Any] = dict.fromkeys(("config", "preset", "preservation_data", "hf_token", "wandb_api_key"))
-    returned = train.Trainer().train(input_images=CogPath("x"), return_extras=True, **inputs, **secrets)
+    inputs: dict[str, Any] = {name: parameter.default.default for name, parameter in TRAIN_INPUTS.items()}
+    inputs |= dict.fromkeys(("config", "preset", "preservation_data", "hf_token", "wandb_api_key"))
+    returned = train.Trainer().train(input_images=CogPath("x"), return_extras=True, **inputs)
     assert (returned.embeddings is not None) == learned
     files = [returned.weights, returned.report, *(returned.samples or []), returned.embeddings or returned.weights]
     assert all(file is not None and file.exists() for file in files)
