@@ -128,9 +128,9 @@ def _build(
     rejected = tuple(sets.rejected())
     if not sets.has_concept_images:
         return PreparedDataset(output, (), rejected, ())
-    labelled, balance = _balance(labelled, sources, config)
     rules = bucket_rules(config, base)
     buckets = at_resolutions([renderer.expected_size(item.size) for item, _ in labelled], rules)
+    labelled, balance = _balance(labelled, [len(chosen) for chosen in buckets], sources, config)
     people, unlike = yield from _people(labelled, renderer, config, workers)
     jobs = _jobs(labelled, buckets, people)
     _check_views(len(jobs), config)
@@ -160,7 +160,9 @@ def _jobs(
     jobs: list[RenderJob] = []
     for picture, ((item, given), chosen) in enumerate(zip(labelled, buckets, strict=True)):
         for place, (resolution, bucket) in enumerate(chosen):
-            job = RenderJob(item, given, bucket, len(jobs), people.get(item.file.name), resolution)
+            # the preservation set has its own file names, which may be those of the concepts
+            found = None if given.concept is None else people.get(item.file.name)
+            job = RenderJob(item, given, bucket, len(jobs), found, resolution)
             jobs.append(replace(job, picture=picture, warned=place > 0) if several else job)
     return jobs
 
@@ -191,7 +193,7 @@ def _people(
 
 def _check_views(images: int, config: DataConfig) -> None:
     """Limit the number of augmented views before any is written: each takes as much disk space as its image."""
-    views = images * (1 + config.augmented_views) * (2 if config.horizontal_flip else 1)
+    views = images * (1 + config.horizontal_flip + config.augmented_views)
     if config.augmented_views and views > MOST_AUGMENTED:
         raise DatasetError(
             f"augmented_views: {config.augmented_views} views of {images:,} images would be {views:,} files, more than "
@@ -232,12 +234,18 @@ def _label(
     return labelled
 
 
-def _balance(labelled: Labelled, sources: Sequence[str | Path], config: DataConfig) -> tuple[Labelled, list[str]]:
-    """Set the repeats by the sources' weights, or else balance concepts and preservation set; return warnings."""
-    seen = count_seen([(given.concept, given.repeats) for _, given in labelled])
+def _balance(
+    labelled: Labelled, sizes: Sequence[int], sources: Sequence[str | Path], config: DataConfig
+) -> tuple[Labelled, list[str]]:
+    """Set the repeats by the sources' weights, or else balance concepts and preservation set; return warnings.
+
+    `sizes`: the number of resolutions that each image is trained at. An epoch contains it once at each of them.
+    """
+    times = [given.repeats * count for (_, given), count in zip(labelled, sizes, strict=True)]
+    seen = count_seen([(given.concept, each) for (_, given), each in zip(labelled, times, strict=True)])
     require_images(config.all_concepts, [(item.file.name, given.concept) for item, given in labelled])
     if config.source_weights:
-        return _weigh(labelled, sources, config.source_weights)
+        return _weigh(labelled, times, sources, config.source_weights)
     if not config.balance_concepts or len(seen) < 2:
         return labelled, []
     factors = balancing_repeats(seen)
@@ -250,10 +258,14 @@ def _balance(labelled: Labelled, sources: Sequence[str | Path], config: DataConf
 
 
 def _weigh(
-    labelled: Labelled, sources: Sequence[str | Path], weights: Mapping[str, float]
+    labelled: Labelled, times: Sequence[int], sources: Sequence[str | Path], weights: Mapping[str, float]
 ) -> tuple[Labelled, list[str]]:
-    """Set the repeats so that each source has its weight. Those of the preservation set do not change."""
-    seen = count_by_source([(item.file.source, g.repeats) for item, g in labelled if g.concept is not None])
+    """Set the repeats so that each source has its weight. Those of the preservation set do not change.
+
+    `times`: how often an epoch contains each image.
+    """
+    counted = zip(labelled, times, strict=True)
+    seen = count_by_source([(item.file.source, each) for (item, g), each in counted if g.concept is not None])
     if len(seen) < 2:
         return labelled, ["weight has no effect: only one of the sources has images"]
     factors = share_factors(seen, [weights.get(str(source), 1.0) for source in sources])

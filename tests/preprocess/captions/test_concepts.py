@@ -137,6 +137,24 @@ def test_balance_counts_repeats_that_were_asked_for(make_zip: MakeFiles, tmp_pat
     assert seen(balanced) == {"ANNA": 12, "REX": 12}
 
 
+def test_balance_and_weights_count_an_image_once_for_each_of_its_resolutions(tmp_path: Path) -> None:
+    """An epoch contains large images at each of several resolutions, and small images at the lowest only."""
+    for name, side in (("anna", 160), ("rex", 70)):
+        (tmp_path / name).mkdir()
+        for number in range(2):
+            (tmp_path / name / f"{number}.png").write_bytes(picture((side, side), seed=side + number))
+    sides = {"resolution": [64, 128]}
+    concepts = [ANNA | {"folder": "anna"}, REX | {"folder": "rex"}]
+    balanced = prepared(tmp_path, tmp_path / "balanced", concepts=concepts, **sides)
+    assert seen(balanced) == {"ANNA": 4, "REX": 4}
+    sources = [{"source": str(tmp_path / name), "weight": weight} for name, weight in (("anna", 1), ("rex", 3))]
+    config = build_settings(DataConfig, OPTIONS | sides | {"sources": sources})
+    dataset = prepare([], config, tmp_path / "weighted")
+    counted = Counter(example.source.split("/")[0] for example in dataset.examples for _ in range(example.repeats))
+    assert counted == {"anna": 4, "rex": 12}
+    assert any(line.startswith("rex: 75.0% of the training images (repeats × 6)") for line in dataset.warnings)
+
+
 Counts = dict[str | None, int]
 triggers: st.SearchStrategy[str | None] = st.sampled_from(["A", "B", "C", "D"])
 counts = st.dictionaries(triggers, st.integers(1, 400), min_size=1)

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageOps
 
 from preprocess.crops.augment import AugmentationRules, PlannedView, jitter_crop, plan_views
 from preprocess.crops.crop import Crop, Size, Window, apply_crop, crop_to_window, largest_window
+from preprocess.errors import DatasetError
 from preprocess.prepare import prepare
 from settings.preparation import DataConfig
 from settings.record import build_settings
@@ -257,3 +258,16 @@ def test_views_of_one_image_do_not_depend_on_its_neighbours_or_threads(tmp_path:
     reseeded = views(alone, "3", seed=1)
     assert reseeded[0] == one[0]
     assert all(new != old for new, old in zip(reseeded[1:], one[1:], strict=True))
+
+
+def test_the_limit_of_augmented_views_counts_the_written_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("preprocess.prepare.MOST_AUGMENTED", 5)
+    (tmp_path / "upload").mkdir()
+    astronaut().save(tmp_path / "upload" / "a.png")
+    options = {"resolution": 64, "captioner": "none", "crop_jitter": 0.3, "horizontal_flip": True}
+    config = build_settings(DataConfig, options | {"augmented_views": 3})
+    (example,) = prepare([tmp_path / "upload"], config, tmp_path / "1").examples
+    assert len(example.views) == 5
+    config = build_settings(DataConfig, options | {"augmented_views": 4})
+    with pytest.raises(DatasetError, match="4 views of 1 images would be 6 files, more than 5"):
+        prepare([tmp_path / "upload"], config, tmp_path / "2")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image, ImageChops, ImageDraw
 
 from preprocess.crops.subject import SubjectFinder
 from preprocess.dataset import Example, FaceBox, PreparedDataset
@@ -92,6 +92,17 @@ def test_each_picture_is_cut_around_the_recurring_face(model: Path, tmp_path: Pa
     assert "1 face is not the recurring one of the concept, around pixel (60, 100): trained if" in said["p0.png"]
     assert "around pixel (165, 35)" in said["p5.png"] and "recurs" not in said["p2.png"]
     assert "p4.png: the recurring face of the concept was not detected in it" in said["p4.png"]
+
+
+def test_a_preservation_image_of_the_same_name_has_its_own_face(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "prior").mkdir()
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 40, (8, 8, 3), np.uint8))  # else a near duplicate
+    shown = ImageChops.lighter(picture(None, "finn"), noise.resize((200, 200)))
+    shown.save(tmp_path / "prior" / "p0.png")
+    prior = {"preservation_data": str(tmp_path / "prior"), "preservation_weight": 0.5}
+    dataset = prepared(GROUP, tmp_path, face_recognition_model=model, **prior)
+    (preserved,) = [example for example in dataset.examples if example.concept is None]
+    assert preserved.crop_source == "face" and preserved.faces == (LARGE,)
 
 
 def test_without_the_file_it_is_the_most_prominent_face(model: Path, tmp_path: Path) -> None:
