@@ -34,10 +34,13 @@ def reopen(folder: Path, config: DataConfig, base: BaseRequirements) -> Prepared
             raise DatasetError(f"{where}: its condition is not of control: {config.control}; prepare the images again")
         _check(example, where, triggers, base)
     require_images(config.all_concepts, [(example.source, example.concept) for example in dataset.examples])
-    late = sorted(config.model_fields_set & set(DataConfig.model_fields) - ALSO_IN_TRAINING)
+    late = config.model_fields_set & set(DataConfig.model_fields) - ALSO_IN_TRAINING
+    has_masks = any(view.mask for example in dataset.examples for view in example.views)
+    if "mask" in config.model_fields_set and config.mask in (["none"] if has_masks else ["face", "subject", "alpha"]):
+        late |= {"mask"}
     warnings = [
         f"{name} has no effect: {folder.resolve().name} is already prepared. Prepare the images again to change it"
-        for name in late
+        for name in sorted(late)
     ]
     return replace(dataset, warnings=(*dataset.warnings, *warnings, *_long_captions(dataset, base)))
 

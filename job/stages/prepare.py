@@ -49,7 +49,7 @@ def _with_class_images(job: Job) -> Generator[Progress, None, DataConfig]:
     config, settings = job.config, job.config.preparation
     if config.num_class_images == 0 or job.state is not None:
         return settings
-    if are_prepared(job.sources):
+    if are_prepared(job.sources) or are_features(job.sources):
         late = (
             f"num_class_images has no effect: {job.sources[0]} is already prepared. Prepare the images again to use it"
         )

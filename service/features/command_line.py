@@ -78,7 +78,10 @@ def main(argv: Sequence[str] | None = None, prog: str = "lora-trainer encode") -
 def _config(arguments: argparse.Namespace) -> TrainingConfig:
     """Return the settings of the file and the command line. Raises ConfigError."""
     values: dict[str, Any] = read_settings_file(arguments.config) if arguments.config else {}
-    return build_config(values | given_options(arguments, TrainingConfig))
+    config = build_config(values | given_options(arguments, TrainingConfig))
+    if config.num_class_images > 0:
+        raise ConfigError("num_class_images: the preservation set needs all images together; train on the images")
+    return config
 
 
 def _require_new_or_begun(folder: Path) -> None:

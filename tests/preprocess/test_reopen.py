@@ -251,6 +251,18 @@ def test_settings_that_come_too_late_are_named(original: PreparedDataset) -> Non
     assert all("is already prepared. Prepare the images again to change it" in line for line in said)
 
 
+def test_a_mask_that_comes_too_late_is_named(original: PreparedDataset) -> None:
+    """`mask: none` does not remove masks, and another value does not make any."""
+
+    def said(**options: object) -> list[str]:
+        return [line.split()[0] for line in opened(original.folder, **options).warnings if "has no effect" in line]
+
+    assert said(mask="none") == ["mask"] and said(mask="auto") == said() == []
+    for number in range(1, 5):
+        edit_line(original.folder, number, lambda record: [view.update(mask=None) for view in record["views"]])
+    assert said(mask="alpha") == ["mask"] and said(mask="auto") == said(mask="none") == []
+
+
 def test_the_base_s_own_resolution_is_no_setting_that_came_too_late(
     original: PreparedDataset, base: ModelFamily
 ) -> None:

@@ -16,7 +16,7 @@ from settings.record import ConfigError
 from trainer.data.feature_shards import FeatureDataset, FeaturePlan, read_features
 from trainer.data.latent_cache import keeps_pictures
 
-REFUSED = ("concepts", "preservation_data", "num_class_images", "max_extra_crop")
+REFUSED = ("concepts", "preservation_data", "max_extra_crop", "max_train_samples")
 """Settings that depend on all images together."""
 NOT_OF_THE_DATA = {"num_workers", "sources"}
 
@@ -35,6 +35,11 @@ def plan_features(sources: Sequence[str], config: DataConfig, family: ModelFamil
     for name in REFUSED:
         if name in config.model_fields_set and getattr(config, name, None) not in (None, (), 0):
             raise ConfigError(f"{name}: needs all images together, but shards are encoded one by one; leave it out")
+    if config.control != "none":
+        raise ConfigError(
+            f"control: {config.control}: features contain no conditioning images; train the ControlNet on the images "
+            "directly"
+        )
     if config.source_weights:
         raise ConfigError("sources: weights are not supported for shards of features; leave weight out")
     shards = [shard for source in sources for shard in _shards(source, config.max_archive_files)]
@@ -48,7 +53,8 @@ def settings_of_a_shard(config: DataConfig) -> DataConfig:
 
 
 def features_for(folder: Path, family: ModelFamily, config: DataConfig) -> FeatureDataset:
-    """The features in `folder`. Raises DatasetError if they were made with another VAE or trigger word."""
+    """The features in `folder`. Raises DatasetError if they were made with another VAE or trigger word, and for the
+    training of a ControlNet."""
     dataset = read_features(folder)
     if keeps_pictures(family):
         raise DatasetError(
@@ -59,15 +65,22 @@ def features_for(folder: Path, family: ModelFamily, config: DataConfig) -> Featu
             f"{folder.name}: was encoded with another VAE than that of this base model. Encode the images with this "
             "base_model"
         )
-    triggers = {concept.trigger_word for concept in config.all_concepts}
-    others = {example.concept for example in dataset.examples if example.concept} - triggers
-    if others:
+    if config.control != "none":
         raise DatasetError(
-            f"{folder.name}: was encoded for the trigger word {', '.join(sorted(others))}; set trigger_word to it"
+            f"{folder.name}: contains features without conditioning images (control: {config.control}); train the "
+            "ControlNet on the images"
         )
-    late = sorted(config.model_fields_set & set(DataConfig.model_fields) - ALSO_IN_TRAINING - {"mask"})
+    triggers = {concept.trigger_word for concept in config.all_concepts}
+    others = {example.concept for example in dataset.examples if example.concept is not None} - triggers
+    if others:
+        words = ", ".join(word or '""' for word in sorted(others))
+        raise DatasetError(f"{folder.name}: was encoded for the trigger word {words}; set trigger_word to it")
+    late = config.model_fields_set & set(DataConfig.model_fields) - ALSO_IN_TRAINING
+    if "mask" in config.model_fields_set and config.mask != dataset.plan.settings.get("mask", config.mask):
+        late |= {"mask"}
     lines = [
-        f"{name} has no effect: {folder.name} is already encoded. Encode the images again to change it" for name in late
+        f"{name} has no effect: {folder.name} is already encoded. Encode the images again to change it"
+        for name in sorted(late)
     ]
     return replace(dataset, warnings=(*dataset.warnings, *lines))
 

@@ -104,8 +104,10 @@ def encode_view(folder: Path, view: View, family: ModelFamily) -> CachedView:
     if view.mask:
         with Image.open(folder / view.mask) as image:
             mask = to_latent_mask(image.convert("L"), moments.shape[-2:]).to(device)
-    control = levels.to(device) if keeps_pictures(family) else None
-    if view.control:
+    control = None
+    if keeps_pictures(family):  # a dataset that was prepared for a ControlNet may be trained without one
+        control = levels.to(device)
+    elif view.control:
         control = _control(folder / view.control).to(device)
     return CachedView(moments, mask, size_conditioning(view.crop), control)
 

@@ -62,6 +62,13 @@ def test_embeddings_are_those_of_clips_own_processor(family: Cascade, base: Path
         torch.testing.assert_close(ours, expected, rtol=0.02, atol=0.02)  # the processor rounds to integers in between
 
 
+def test_a_conditioning_image_does_not_take_the_place_of_the_picture(family: Cascade, base: Path) -> None:
+    """A dataset that was prepared for a ControlNet may be trained without one."""
+    view = View("0.png", centre_crop((SIDE, SIDE), (SIDE, SIDE)), control="1.png")
+    read = encode_view(base, view, family).control
+    assert read is not None and torch.equal(read, pictures(base)[0])
+
+
 def test_the_denoiser_reads_them_and_zeros_are_none(family: Cascade, base: Path) -> None:
     noised = torch.randn((2, 16, 24, 24), generator=torch.Generator().manual_seed(0))
     given = noised, torch.tensor([300.0, 800.0]), family.encode_prompts(["a red star", ""]), SIZES

@@ -9,6 +9,7 @@ import signal
 import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from families.family import ModelFamily
 from families.registry import load_base_model
 from job.output_folder import OutputFolder
 from job.run import run
+from job.stages.prepare import _with_class_images
 from preprocess.dataset import PreparedDataset
 from preprocess.errors import DatasetError
 from preprocess.prepare import BaseRequirements, prepare
@@ -246,6 +248,44 @@ def test_a_folder_that_was_begun_otherwise_is_refused(family: ModelFamily, shard
         encode([shards / "0.tar"], tmp_path / "out", family)
     with pytest.raises(ConfigError, match="^concepts: needs all images together"):
         encode([shards], tmp_path / "2", family, class_word=None, concepts=[{"trigger_word": "ANN"}])
+
+
+def test_what_features_cannot_have_is_refused(
+    family: ModelFamily, shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ConfigError, match="^max_train_samples: needs all images together"):
+        encode([shards], tmp_path / "1", family, max_train_samples=2)
+    with pytest.raises(ConfigError, match="^control: canny: features contain no conditioning images"):
+        encode([shards], tmp_path / "1", family, control="canny")
+    options = ["--class_word", "robot", "--num_class_images", "4", "--captioner", "none"]
+    assert main([str(shards), "--output", str(tmp_path / "1"), *options]) == 2
+    assert "num_class_images: the preservation set needs all images together" in capsys.readouterr().err
+    assert not (tmp_path / "1").exists()
+
+
+def test_features_are_trained_with_the_settings_that_they_have(
+    family: ModelFamily, shards: Path, tmp_path: Path
+) -> None:
+    encode([shards / "0.tar"], tmp_path / "out", family, trigger_word="", class_word=None)
+
+    def opened(**options: object) -> list[str]:
+        dataset = features_for(tmp_path / "out", family, build_settings(DataConfig, options))
+        return [line for line in dataset.warnings if "has no effect" in line]
+
+    with pytest.raises(DatasetError, match='was encoded for the trigger word "";'):
+        opened(trigger_word="TOK")
+    with pytest.raises(DatasetError, match=r"without conditioning images \(control: canny\)"):
+        opened(trigger_word="", control="canny")
+    assert opened(trigger_word="", mask="none") == []
+    assert opened(trigger_word="", mask="alpha")[0].startswith("mask has no effect: out is already encoded")
+
+
+def test_no_class_images_are_drawn_for_features(tmp_path: Path) -> None:
+    (tmp_path / "features.json").touch()
+    config = TrainingConfig(class_word="robot", num_class_images=4, captioner="none")
+    job: Any = SimpleNamespace(config=config, state=None, sources=[tmp_path], progress=lambda line, warning: line)
+    (line,) = _with_class_images(job)
+    assert "num_class_images has no effect" in str(line)
 
 
 @pytest.mark.slow
