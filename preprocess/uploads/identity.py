@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from fetching.download import is_url
 from preprocess.sources.references import is_remote
+from preprocess.sources.stores import local_path
 from preprocess.uploads.earlier_outputs import earlier_outputs, output_of
 from preprocess.uploads.intake import files_in
 from preprocess.workers.parallel import ordered_map
@@ -22,7 +23,7 @@ SHOWN = 3
 @dataclass(frozen=True)
 class SourceIdentity:
     """One source. `name`: the last part of its path. `digest`: of an archive's bytes, of a URL without its query, which
-    may be a signature that changes. `files`: digests by name, of a folder."""
+    may be a signature that changes. `files`: digests by name, of a folder. A `file:` URL of one file is that file."""
 
     name: str
     digest: str = ""
@@ -59,6 +60,8 @@ def differences(before: Sequence[SourceIdentity], now: Sequence[SourceIdentity])
 
 
 def _identify(source: str, leave_out: Path) -> SourceIdentity:
+    if (local := local_path(source)) is not None and local.exists():
+        source = str(local)
     if is_url(source) or is_remote(source):
         parts = urlsplit(source)
         whole = source if source.startswith("data:") else f"{parts.scheme}://{parts.netloc}{parts.path}"

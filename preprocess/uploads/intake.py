@@ -149,7 +149,7 @@ def _parts_of_one(source: str | Path, room: Path, taking: Taking) -> Iterator[_P
     else:
         yield _Part(path)
         for shard in sorted(each for each in path.iterdir() if _is_shard(each, path)):
-            yield _Part(room / shard.stem, shard, f"{shard.name}/")
+            yield _Part(room / shard.name, shard, f"{shard.name}/")
 
 
 def _fetch(url: str, room: Path, limits: ArchiveLimits) -> Path:

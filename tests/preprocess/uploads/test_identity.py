@@ -57,6 +57,15 @@ def test_archives_and_shards_are_read_whole(make_zip: MakeFiles, make_folder: Ma
     assert differences(before, identify([folder], tmp_path / "out")) == ["then upload.zip, photos; now photos"]
 
 
+def test_a_file_url_is_read_like_its_path(make_zip: MakeFiles, tmp_path: Path) -> None:
+    archive = make_zip(FILES)
+    url = archive.as_uri()
+    before = identify([url], tmp_path / "out")
+    assert before == identify([archive], tmp_path / "out")
+    archive.write_bytes(archive.read_bytes()[:-1] + b"\1")
+    assert differences(before, identify([url], tmp_path / "out")) == ["upload.zip: its content has changed"]
+
+
 def test_of_an_address_the_signature_does_not_count(tmp_path: Path) -> None:
     one, two = "https://example.org/data/a.zip?signature=1", "https://example.org/data/a.zip?signature=2"
     before = identify([one], tmp_path)

@@ -206,6 +206,14 @@ def test_a_folder_of_shards(tmp_path: Path) -> None:
     assert all("score is 1; the filter requires score < 1" in item.reason for item in dataset.rejected)
 
 
+def test_shards_whose_names_differ_in_their_suffixes_are_kept_apart(tmp_path: Path) -> None:
+    (tmp_path / "shards").mkdir()
+    for number, name in enumerate(("a.tar", "a.TAR")):
+        (tmp_path / "shards" / name).write_bytes(shard({"0.png": picture(seed=number)}))
+    dataset = prepared([tmp_path / "shards"], tmp_path / "out")
+    assert [example.source for example in dataset.examples] == ["a.TAR/0.png", "a.tar/0.png"]
+
+
 def test_pictures_beside_the_shards_are_taken_too(tmp_path: Path) -> None:
     files = {"00000.tar": shard(samples(0, A)), "b.png": B, "b.txt": b"a TOK"}
     dataset = prepared([written(tmp_path / "set", files)], tmp_path / "dataset")
