@@ -68,18 +68,16 @@ def separate(concept: Collected, prior: Collected | None, config: DataConfig) ->
     preserved = [TrainingSet([item for item in concept.kept if item.file.name in beside], concept.finder, True)]
     if prior is not None:
         preserved.append(TrainingSet(prior.kept, prior.finder, True))
-    repeated = {name: known for part in preserved for name, known in repeated_in(own, part.images).items()}
+    repeated = [repeated_in(own, part.images) for part in preserved]  # names are unique within a part only
     left_out = [Rejected(image.file.name, f"{image.file.name}: {NOT_DRAWN}") for image in unused]
-    rejected = [
-        Rejected(name, f"{name}: is also a concept image ({known}), so it is left out of the preservation set")
-        for name, known in repeated.items()
-    ]
+    rejected = [Rejected(name, _repetition(name, known)) for each in repeated for name, known in each.items()]
     parts = [TrainingSet(own, concept.finder, False)]
-    for part in preserved:
-        images = [item for item in part.images if item.file.name not in repeated]
+    for part, names in zip(preserved, repeated, strict=True):
+        images = [item for item in part.images if item.file.name not in names]
         parts += [TrainingSet(images, part.captions, True)] if images else []
-    for item in rejected:
-        _refuse(preserved, item)
+        for item in part.images:
+            if (known := names.get(item.file.name)) is not None:
+                part.captions.refuse(item.file, _repetition(item.file.name, known))
     notes = [_preservation_note(sorted(beside))] if beside else []
     if rejected and not any(part.preservation for part in parts):
         notes.append(
@@ -99,11 +97,8 @@ def _drawn(images: list[Surveyed], config: DataConfig) -> tuple[list[Surveyed], 
     ]
 
 
-def _refuse(parts: Sequence[TrainingSet], rejected: Rejected) -> None:
-    for part in parts:
-        for item in part.images:
-            if item.file.name == rejected.source:
-                part.captions.refuse(item.file, rejected.reason)
+def _repetition(name: str, known: str) -> str:
+    return f"{name}: is also a concept image ({known}), so it is left out of the preservation set"
 
 
 def _preservation_note(names: Sequence[str]) -> str:

@@ -155,6 +155,17 @@ def test_balance_and_weights_count_an_image_once_for_each_of_its_resolutions(tmp
     assert any(line.startswith("rex: 75.0% of the training images (repeats × 6)") for line in dataset.warnings)
 
 
+def test_preservation_images_of_one_name_are_left_out_one_by_one(tmp_path: Path) -> None:
+    """The folder of regularisation images and preservation_data both have a reg/x.png, and one is a concept image."""
+    for name, seed in (("data/a.png", 1), ("data/reg/x.png", 2), ("prior/reg/x.png", 1), ("prior/y.png", 3)):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(picture(seed=seed))
+    dataset = prepared(tmp_path / "data", tmp_path / "out", preservation_data=str(tmp_path / "prior"))
+    preserved = [example.source for example in dataset.examples if example.concept is None]
+    assert preserved == ["reg/x.png", "y.png"]
+    assert [item.source for item in dataset.rejected] == ["reg/x.png"]
+
+
 Counts = dict[str | None, int]
 triggers: st.SearchStrategy[str | None] = st.sampled_from(["A", "B", "C", "D"])
 counts = st.dictionaries(triggers, st.integers(1, 400), min_size=1)
