@@ -66,7 +66,7 @@ def choose(candidates: Sequence[Candidate]) -> Candidate:
         raise ValueError("no candidate to choose from")
     best = max(candidate.relative.quality for candidate in candidates)
     equal = [candidate for candidate in candidates if candidate.relative.quality >= best - AS_GOOD]
-    return min(equal, key=lambda one: (abs(one.scale - 1), one.step))
+    return min(equal, key=lambda one: (round(abs(one.scale - 1), 6), one.step))  # 0.9 and 1.1 are equally near
 
 
 def share(value: float, whole: float) -> float:

@@ -151,6 +151,8 @@ def test_the_rule_of_the_choice() -> None:
     assert relate(scores(0.7, margin=0.0), base, 0.7).quality == 0  # other measures cannot make up for a 0
     early, late, weak = candidate(10, 0.7), candidate(20, 0.705), candidate(10, 0.7, scale=0.8)
     assert choose([late, weak, early]) == early == choose([early, weak, late])
+    below, above = candidate(20, 0.7, scale=0.9), candidate(10, 0.7, scale=1.1)  # as near to 1 as each other
+    assert choose([below, above]) == above
     with pytest.raises(ValueError, match="no candidate"):
         choose([])
 

@@ -106,9 +106,12 @@ def new_adapter(
 
     `timestep_ends`: of a denoiser (`ModelFamily.timestep_ends`). Components without a timestep get a lora instead of a
     t-lora. `init` names the generator of the initial values. The placeholder tokens must already be in place. Alpha is
-    scaled with `rank` where it differs from `settings.rank`.
+    scaled with `rank` where it differs from `settings.rank`, so that alpha / rank is the same; not for rsLoRA, whose
+    alpha is for any rank (Kalajdzievski 2023, arXiv 2312.03732).
     """
-    alpha = settings.resolved_alpha if rank == settings.rank else settings.resolved_alpha * rank / settings.rank
+    alpha = settings.resolved_alpha
+    if rank != settings.rank and settings.adapter != "rslora":
+        alpha *= rank / settings.rank
     dropout = None
     if settings.adapter_dropout > 0:
         dropout = AdapterDropout(settings.adapter_dropout, generators["adapter_dropout"], generators.share.index)

@@ -58,7 +58,7 @@ def loss_terms(
     if objective.prompt_alignment_weight > 0:
         terms.append(_prompt_alignment(objective, class_words, family, parts, tokens, generators))
     if objective.adapter_l1_weight > 0:
-        terms.append(AdapterL1(parts.parameters(("lora", "text_encoders")), objective.adapter_l1_weight))
+        terms.append(AdapterL1.of(parts, ("lora", "text_encoders"), objective.adapter_l1_weight))
     vocabularies = tokens.placeholders.vocabularies
     if objective.token_norm_weight > 0:
         terms.append(TokenNorm.of(tokens.parameters, vocabularies, objective.token_norm_weight))

@@ -28,6 +28,7 @@ class TimestepRange(WrappedProcess):
             shares = torch.rand(len(latents), generator=timestep_generator)
         else:
             shares = (torch.randn(len(latents), generator=timestep_generator) + self.bias).sigmoid()
-        fractions = self.low + (self.high - self.low) * shares
+        below = torch.nextafter(torch.tensor(self.high), torch.tensor(0.0))  # rounding may reach `high`
+        fractions = (self.low + (self.high - self.low) * shares).minimum(below)
         timesteps = self.inner.timesteps_at(fractions, latents.shape)
         return Draw(timesteps.to(latents.device, non_blocking=True), noise)

@@ -25,11 +25,13 @@ from tests.conftest import EXAMPLE
 from tests.tiny_models import write_sd3, write_sd15
 from tests.trainer.adapters.placing import WEIGHTS, place_adapter
 from tests.trainer.test_training import placed
+from trainer.adapters.adapter import new_adapter
 from trainer.adapters.kinds import KINDS, MODULES
 from trainer.adapters.requirements import check_targets
 from trainer.adapters.targets import denoiser_targets
 from trainer.base_model import autocast_precision
 from trainer.monitoring.diagnostics import change_squared
+from trainer.randomness import NamedGenerators
 from trainer.trainables.part import Parts
 from trainer.training import Training
 
@@ -158,6 +160,18 @@ def test_the_saved_alpha_gives_the_scale_of_the_rule(
     the rank."""
     with adapted(base, config(adapter=kind, rank=8, alpha=alpha)) as adapter:
         assert {round(layer.alpha or 0, 5) for layer in adapter.layers().values()} == {round(saved, 5)}
+
+
+@pytest.mark.parametrize(("kind", "scales"), [("lora", (1.0, 1.0)), ("rslora", (1.0, 0.5))])
+def test_a_text_encoder_adapter_of_another_rank_has_the_scale_of_its_rule(
+    kind: str, scales: tuple[float, float]
+) -> None:
+    """alpha / rank stays the same; rsLoRA divides the same alpha by the root of the rank."""
+    settings = build_config({"adapter": kind, "rank": 16}).adapters
+    for rank, scale in zip((16, 64), scales, strict=True):
+        component = torch.nn.Sequential(torch.nn.Linear(80, 80))
+        adapter = new_adapter(component, settings, rank, ["0"], NamedGenerators(0), "init")
+        assert [module.scaling["default"] for module in adapter.modules()] == [scale]
 
 
 def test_weight_decay_leaves_the_magnitudes_of_dora_alone(base: ModelFamily, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from families.noise.noise_process import Draw
 from families.parts.placeholder_tokens import PlaceholderTokens
 from settings.record import ConfigError
 from settings.training import TrainingConfig, build_config
+from tests.trainer.adapters.placing import place_adapter
 from tests.trainer.losses.test_masked_loss import ALPHAS, context, random_masks
 from tests.trainer.test_training import CONFIG, placed
 from trainer.execution.attention_capture import AttentionCapture
@@ -107,6 +108,17 @@ def test_adapter_l1_is_its_formula() -> None:
     loss.backward()
     assert parameters[0].grad is not None
     torch.testing.assert_close(parameters[0].grad, 0.3 * parameters[0].detach().sign() / 43)
+
+
+def test_adapter_l1_leaves_the_magnitudes_of_dora_alone(base: ModelFamily) -> None:
+    """They are the norms of the base's weights: a penalty on them would shrink the base."""
+    parts = place_adapter(base, build_config({"adapter": "dora", "rank": 4, "lora_targets": "cross-attention-kv"}))
+    magnitudes = {id(each) for each in parts["lora"].undecayed}
+    term = AdapterL1.of(parts, ("lora", "text_encoders"), 1.0)
+    parts.remove()
+    assert magnitudes and term.parameters
+    assert not any(id(each) in magnitudes for each in term.parameters)
+    assert len(term.parameters) == 2 * len(magnitudes)
 
 
 def test_token_norm_is_its_formula() -> None:

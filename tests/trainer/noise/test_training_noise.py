@@ -120,6 +120,15 @@ def test_timesteps_stay_in_their_range(
     assert torch.equal(drawn(TimestepRange(process, low, high, bias)).noise, drawn(process).noise)
 
 
+@pytest.mark.parametrize("low", [0.067, 0.081, 0.6])
+def test_rounding_never_reaches_the_upper_limit(low: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For these limits the sum rounds to 1, and there is no timestep T."""
+    largest = torch.tensor([1 - 2**-24])
+    monkeypatch.setattr(torch, "rand", lambda *_, **__: largest)
+    (timestep,) = drawn(TimestepRange(PROCESS, low, 1.0), torch.zeros(1, 1, 1, 1)).timesteps
+    assert timestep == PROCESS.num_timesteps - 1
+
+
 SHIFT = 3.0
 
 
