@@ -84,12 +84,12 @@ def evaluation_prompts(
     """The prompts of a training's evaluation: those of the settings, otherwise those of the concept mode.
 
     `captions`: of the data, for concepts without a trigger word. `class_words`: the concepts that are sampled, by
-    default all, of which the first one's trigger word is used.
+    default all, of which the first one's trigger word is used. Raises ConfigError as `prompt_set` does.
     """
     return prompt_set(
         base_model,
         preparation.concept_mode,
-        preparation.class_words if class_words is None else class_words,
+        {**(class_words or {}), **preparation.class_words},  # prompts may contain the words of other concepts
         validation.evaluation_prompts,
         validation.unrelated_prompts,
         captions,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from families.loading.sources import EMBEDDED_BASES
 from preprocess.dataset import PreparedDataset
 from sampler.prompts.plain_words import with_plain_words, words_in
+from settings.record import ConfigError
 
 SUBJECT_PROMPTS = (
     "a photo of {trigger} on the beach",
@@ -70,6 +71,8 @@ def prompt_set(
 ) -> PromptSet:
     """Return the prompts for a base and its concepts. `concept`, `unrelated`: used instead of the defaults. `{trigger}`
     in a prompt is replaced by the first trigger word. Without trigger words, the defaults are some of the `captions`.
+
+    Raises ConfigError if every default of `unrelated` contains a trigger word.
     """
     embedded = base_model in EMBEDDED_BASES
     usual: tuple[str, ...] = (
@@ -82,6 +85,9 @@ def prompt_set(
     plain = tuple(plain_words(prompt, concept_mode, class_words) for prompt in prompts)
     scenes = EMBEDDED_UNRELATED_PROMPTS if embedded else UNRELATED_PROMPTS
     without = tuple(scene for scene in scenes if not words_in(scene, tuple(class_words)))
+    if not (unrelated or without):
+        words = ", ".join(class_words)
+        raise ConfigError(f"unrelated_prompts: each of the usual ones contains a trigger word ({words}); set others")
     return PromptSet(prompts, plain, tuple(unrelated) or without)
 
 

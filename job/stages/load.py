@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from evaluation.checkpoints import evaluation_prompts
 from families.controls.control import ControlForm
 from families.family import ModelFamily, limited_licence, restoring
 from families.loading.fingerprint import fingerprint
@@ -80,6 +81,8 @@ def load(job: Job) -> Generator[Progress, None, None]:
             yield job.progress(NOT_EVALUATED, warning=True)
         return
     wanted = job.config.evaluates_checkpoints or job.config.stop_when_settled
+    if wanted:
+        evaluation_prompts(config.validation, config.preparation, config.base_model)  # raises ConfigError
     embeddings = job.output.evaluation / "embeddings"
     job.encoders = yield from evaluation_encoders(
         config.validation, config.base_model, wanted, job.device, embeddings, job.span[1]

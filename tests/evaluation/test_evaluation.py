@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageStat
 from transformers import BitImageProcessorPil, Dinov2Config, Dinov2Model
 
-from evaluation.checkpoints import thin
+from evaluation.checkpoints import evaluation_prompts, thin
 from evaluation.choice import Relative, choose, relate
 from evaluation.embedding_cache import CachedEncoder
 from evaluation.encoders import ClipEncoder, DinoEncoder
@@ -27,6 +27,7 @@ from evaluation.similarity import (
 from evaluation.subject_pictures import without_surroundings
 from evaluation.verdict import give_verdict
 from settings.record import ConfigError
+from settings.training import build_config
 from tests.job.report_folder import candidate, scores
 from tools.make_example import robot
 from tools.mini_base.scenes import Scene, Thing, draw
@@ -140,6 +141,30 @@ def test_prompts_in_plain_words() -> None:
     assert plain_words("a house in the style of TOK", "style", {"TOK": None}) == "a house in the style of a painting"
     prompts = prompt_set("mini-sdxl", "object", {"TOK": "figure"})
     assert len(prompts.concept) == len(prompts.plain) == 4 and not any("TOK" in text for text in prompts.plain)
+
+
+def test_the_prompts_of_one_concept_of_several() -> None:
+    """Prompts with the word of another concept are not unrelated, and the base model gets no trigger word."""
+    config = build_config(
+        {
+            "concepts": [{"trigger_word": "TOK", "class_word": "cat"}, {"trigger_word": "moon"}],
+            "evaluate": "true",
+            "evaluation_prompts": ["a {trigger} near the moon"],
+        }
+    )
+    for own, plain in (("TOK", "a cat near the object"), ("moon", "an object near the object")):
+        word = {own: config.class_words[own]}
+        found = evaluation_prompts(config.validation, config.preparation, "other", class_words=word)
+        assert found.concept == (f"a {own} near the moon",) and found.plain == (plain,)
+        assert len(found.unrelated) == 5 and "an astronaut on the moon" not in found.unrelated
+
+
+def test_a_trigger_word_in_every_unrelated_prompt_is_one_line() -> None:
+    with pytest.raises(
+        ConfigError, match=r"unrelated_prompts: each of the usual ones contains .*\(photo\); set others"
+    ):
+        prompt_set("mini-sdxl", "object", {"photo": None})
+    assert prompt_set("mini-sdxl", "object", {"photo": None}, unrelated=["a sea"]).unrelated == ("a sea",)
 
 
 def test_the_rule_of_the_choice() -> None:
