@@ -23,9 +23,8 @@ def concept_states(family: ModelFamily, words: Sequence[str]) -> tuple[Tensor, T
     after it, with the end of the text and the padding."""
     prompts = [template.format(word) for word in words for template in TEMPLATES]
     states = prompt_states(family, prompts)
-    tokenizer = family.tokenizers[0]
-    said = [word for word in words for _ in TEMPLATES]
-    places = [_last_token(tokenizer, prompt, word) for prompt, word in zip(prompts, said, strict=True)]
+    beginnings = [template.partition("{}")[0] + word for word in words for template in TEMPLATES]
+    places = [_last_token(family.tokenizers[0], beginning) for beginning in beginnings]
     own = torch.stack([rows[place] for rows, place in zip(states, places, strict=True)])
     after = torch.stack([rows[place + 1 :].mean(0) for rows, place in zip(states, places, strict=True)])
     return _mean_of_each(own, len(words)), _mean_of_each(after, len(words))
@@ -35,7 +34,6 @@ def _mean_of_each(rows: Tensor, count: int) -> Tensor:
     return rows.unflatten(0, (count, -1)).mean(1)
 
 
-def _last_token(tokenizer: Any, prompt: str, word: str) -> int:
-    ids: list[int] = tokenizer(prompt, truncation=True).input_ids
-    own: list[int] = tokenizer(word, add_special_tokens=False).input_ids
-    return next(end for end in range(len(ids), 0, -1) if ids[end - len(own) : end] == own) - 1
+def _last_token(tokenizer: Any, beginning: str) -> int:
+    """The position of the last token of a text: behind it is only the end. A template may contain the word, too."""
+    return len(tokenizer(beginning, truncation=True).input_ids) - 2

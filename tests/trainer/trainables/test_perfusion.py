@@ -28,7 +28,7 @@ from tests.tiny_models import load_tiny
 from tests.trainer.adapters.test_adapters import adapted, config
 from tests.trainer.test_training import CONFIG, placed
 from trainer.resolution import resolve
-from trainer.tokens.concept_states import concept_states
+from trainer.tokens.concept_states import TEMPLATES, concept_states
 from trainer.tokens.text_moments import text_moments
 from trainer.trainables.perfusion import PerfusionPart
 from trainer.training import Training
@@ -83,6 +83,20 @@ def _gates_open_for_the_word_and_for_no_other(part: PerfusionPart, base: ModelFa
         assert effect(base, VALUES, prompt, part).max() < 0.4
     for values in part.parameters:
         values.data.mul_(-1)
+
+
+@pytest.mark.parametrize("word", ["background", "night", "dog."])
+def test_the_state_is_that_of_the_word_and_not_of_the_sentence(word: str, base: ModelFamily) -> None:
+    """Some sentences contain such a word themselves, after the concept, and some go on with a comma."""
+
+    def count(text: str) -> int:
+        return len(base.tokenizers[0](text, add_special_tokens=False).input_ids)
+
+    states = prompt_states(base, [template.format(word) for template in TEMPLATES])
+    beginnings = [template.partition("{}")[0].split() for template in TEMPLATES]
+    places = [sum(map(count, beginning)) + count(word) for beginning in beginnings]  # position 0 is the start
+    rows = [row[place] for row, place in zip(states, places, strict=True)]
+    torch.testing.assert_close(concept_states(base, [word])[0][0], torch.stack(rows).mean(0))
 
 
 def _values_and_token_learn_and_keys_are_locked(training: Training, base: ModelFamily) -> None:
