@@ -40,6 +40,8 @@ trainings are short and the base model is small: a difference that is not signif
 Most options that raise the likeness are compared on the reporting concepts, with a usual number of steps, in
 [learning-options.md](learning-options.md).
 {missing}"""
+FIRST_LINE = """Significant differences from the defaults, the largest first. "Alone" are options that would be
+significant if no other option had been measured."""
 SCREENED = """
   All options were measured with one seed. Those that seemed better than the reference were measured with more; the
   first seed counts among them, so their differences are slightly too favourable."""
@@ -87,14 +89,27 @@ def differences(rows: Sequence[Row]) -> dict[str, dict[str, Difference]]:
 
 def summary(of_options: Mapping[str, Mapping[str, Difference]]) -> str:
     """What raises and what lowers each measure, largest first, of what stands out."""
-    lines = ["Significant differences from the defaults, the largest first:", ""]
+    lines = [FIRST_LINE, ""]
     for name, options in significant(of_options).items():
         means = {option: of_options[option][name].mean for option in options}
         for word, sign in (("higher", 1), ("lower", -1)):
-            largest = sorted((-sign * mean, option) for option, mean in means.items() if sign * mean > 0)[:NAMED]
-            listed = "; ".join(f"{option} ({means[option]:+.2f})" for _, option in largest) or "none"
+            listed = _largest(means, sign)
+            if not listed:
+                alone = _largest(_significant_alone(of_options, name), sign)
+                listed = f"none; alone: {alone}" if alone else "none"
             lines += wrap(f"- {name} {word} with: {listed}.", 118, subsequent_indent="  ", break_on_hyphens=False)
     return "\n".join(lines)
+
+
+def _largest(means: Mapping[str, float], sign: int) -> str:
+    """The options with the largest differences in this direction."""
+    largest = sorted((-sign * mean, option) for option, mean in means.items() if sign * mean > 0)[:NAMED]
+    return "; ".join(f"{option} ({means[option]:+.2f})" for _, option in largest)
+
+
+def _significant_alone(of_options: Mapping[str, Mapping[str, Difference]], name: str) -> dict[str, float]:
+    """The means of options that would be significant if no other option had been measured."""
+    return {option: each[name].mean for option, each in of_options.items() if each[name].p_value < paired.LEVEL}
 
 
 def significant(of_options: Mapping[str, Mapping[str, Difference]]) -> dict[str, set[str]]:

@@ -12,7 +12,7 @@ from benchmarks.concepts.measures import Measures
 from benchmarks.concepts.trial import base_fingerprint, fingerprint
 from benchmarks.finished_runs import FinishedRuns
 from benchmarks.learning.ablation import measure, measure_all
-from benchmarks.learning.ablation_table import MEASURED, write_page
+from benchmarks.learning.ablation_table import MEASURED, summary, write_page
 from benchmarks.learning.ablation_variants import REFERENCE, VARIANTS
 from benchmarks.paired import Difference, significant
 from families.family import ModelFamily
@@ -104,6 +104,13 @@ def test_the_page_groups_the_options_and_begins_with_what_is_significant(tmp_pat
     assert "| better | 1 | **+0.10 ± 0.00** |" in text and "with one seed" in text
     write_page(tmp_path / "page.md", [*usual, *better], {"max_train_steps": 8}, (0, 1), ["same"])
     assert "Not measured yet: same." in (tmp_path / "page.md").read_text(encoding="utf-8")
+
+
+def test_the_summary_separates_what_is_significant_only_alone() -> None:
+    clear, barely = Difference(-0.1, 0.02, 4), Difference(0.1, 0.06, 4)
+    others = {f"none {number}": dict.fromkeys(MEASURED, Difference(0.0, 0.02, 4)) for number in range(18)}
+    text = summary({"clear": dict.fromkeys(MEASURED, clear), "barely": dict.fromkeys(MEASURED, barely), **others})
+    assert "- kept higher with: none; alone: barely (+0.10)." in text and "- kept lower with: clear (-0.10)." in text
 
 
 def test_a_seed_counts_where_option_and_reference_have_all_their_runs(tmp_path: Path) -> None:
