@@ -137,6 +137,7 @@ class Trainer:
             prompts=prompts,
             step=self.step,
             conditioning=conditioning,
+            autocast=self.accelerator.autocast,
         )
         of_terms = {term.name: term(context) for term in self.losses}
         losses = {name: loss for name, loss in of_terms.items() if loss is not None}

@@ -53,7 +53,7 @@ class DirectConsistency:
 
     def _base(self, context: StepContext) -> Tensor:
         prompts = [self._plain(prompt) for prompt in context.prompts]
-        with self.parts.off():
+        with self.parts.off(), context.autocast():
             features = self.family.encode_prompts(prompts)
             return self.family.denoise(
                 context.noised, context.draw.timesteps, features, context.sizes, context.conditioning

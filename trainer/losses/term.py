@@ -1,6 +1,7 @@
 """The interface of a loss term, and the data that it gets."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -16,7 +17,8 @@ class StepContext:
 
     Latent tensors are (B, C, h, w). `captions` are as the user writes them, `prompts` as the text encoders read them.
     `masks`: (B, 1, h, w) in 0 to 1, or None. `weights`: (B,), the weight of each image. `step`: the number of optimizer
-    steps before this one. `conditioning`: the denoiser's additional inputs.
+    steps before this one. `conditioning`: the denoiser's additional inputs. `autocast`: the precision in which
+    `prediction` was computed, for predictions that are compared with it.
     """
 
     captions: Sequence[str]
@@ -31,6 +33,7 @@ class StepContext:
     prompts: Sequence[str] = ()
     step: int = 0
     conditioning: Conditioning | None = None
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
 
 
 OF_IMAGES = ("mse", "huber", "dco", "token_attention")

@@ -4,6 +4,7 @@ weighting."""
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from families.family import ModelFamily
+from families.family import ModelFamily, SizeConditioning
 from families.noise.diffusion_process import DiffusionProcess
 from families.noise.flow_matching import FlowMatching
 from families.noise.noise_process import Draw, NoiseProcess
@@ -196,6 +197,22 @@ def test_it_goes_together_with_token_attention(base: ModelFamily, prepared: Prep
     for training in trainings(base, config, (dataset, masked)):
         step = next(training.trainer.steps())
     assert step.losses.keys() == {"dco", "token_attention"} and step.losses["token_attention"] > 0
+
+
+def test_the_base_computes_in_the_precision_of_the_prediction(base: ModelFamily, prepared: Prepared) -> None:  # noqa: F811
+    """β multiplies the difference of both by 1000, so a fresh adapter would not start at 0 otherwise."""
+    autocast = partial(torch.autocast, "cpu", torch.bfloat16)
+    noise, prompts = torch.randn(base.latent_shape(torch.Size((2, 8, 16, 16)))), ["a red star", "a blue square"]
+    for training in trainings(base, RESUME_CONFIG.model_copy(update={"loss_type": "dco", "adapter": "lokr"}), prepared):
+        draw = Draw(torch.tensor([20, 700]), noise)
+        sizes = [SizeConditioning((64, 64), (0, 0), (64, 64))] * 2
+        with torch.no_grad(), autocast():
+            prediction = base.denoise(noise, draw.timesteps, base.encode_prompts(prompts), sizes)
+        process = training.trainer.noise_process
+        step = StepContext(prompts, sizes, noise, draw, noise, prediction, process, None, torch.ones(2), prompts)
+        (term,) = (each for each in training.trainer.losses if each.name == "dco")
+        exact, other = term(replace(step, autocast=autocast)), term(step)
+        assert exact is not None and exact.item() == 0 and other is not None and other.item() != 0
 
 
 def test_a_gamma_that_the_default_weighting_of_the_base_does_not_have_is_an_error(base: ModelFamily) -> None:
