@@ -87,7 +87,7 @@ def prompt_set(
     without = tuple(scene for scene in scenes if not words_in(scene, tuple(class_words)))
     if not (unrelated or without):
         words = ", ".join(class_words)
-        raise ConfigError(f"unrelated_prompts: each of the usual ones contains a trigger word ({words}); set others")
+        raise ConfigError(f"unrelated_prompts: each default one contains a trigger word ({words}); give others")
     return PromptSet(prompts, plain, tuple(unrelated) or without)
 
 

@@ -21,7 +21,6 @@ from evaluation.subject_pictures import References
 from families.family import ModelFamily
 from families.loading.sources import EMBEDDED_BASES
 from sampler.sampler import Sampler
-from settings.record import ConfigError
 
 
 @dataclass(frozen=True)
@@ -95,17 +94,10 @@ def _trigger(subject: Subject, artifact: Artifact | None = None) -> str:
 
 def _unrelated(protocol: Protocol, subject: Subject) -> tuple[str, ...]:
     """Return the unrelated prompts of a subject, the same for the base and each of its LoRAs, since the images are
-    compared in pairs: the defaults without the subject's word in any of its rows. Raises ConfigError if none is left.
-    """
+    compared in pairs: the defaults without the subject's word in any of its rows. Raises as `prompt_set`."""
     triggers = (_trigger(subject), *(_trigger(subject, Artifact.read(file)) for file in subject.loras.values()))
     words = dict.fromkeys(triggers, subject.class_word)
-    prompts = prompt_set(protocol.base_model, "object", words, protocol.prompts, protocol.unrelated_prompts).unrelated
-    if not prompts:
-        raise ConfigError(
-            f"unrelated_prompts: each default one contains {' or '.join(words)}; give prompts without the subject "
-            f"{subject.name}"
-        )
-    return prompts
+    return prompt_set(protocol.base_model, "object", words, protocol.prompts, protocol.unrelated_prompts).unrelated
 
 
 def _plan(protocol: Protocol, subject: Subject, trigger: str, unrelated: Sequence[str], native: int) -> DrawingPlan:

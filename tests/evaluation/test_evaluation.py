@@ -160,9 +160,7 @@ def test_the_prompts_of_one_concept_of_several() -> None:
 
 
 def test_a_trigger_word_in_every_unrelated_prompt_is_one_line() -> None:
-    with pytest.raises(
-        ConfigError, match=r"unrelated_prompts: each of the usual ones contains .*\(photo\); set others"
-    ):
+    with pytest.raises(ConfigError, match=r"unrelated_prompts: each default one contains .*\(photo\); give others"):
         prompt_set("mini-sdxl", "object", {"photo": None})
     assert prompt_set("mini-sdxl", "object", {"photo": None}, unrelated=["a sea"]).unrelated == ("a sea",)
 
