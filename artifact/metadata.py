@@ -27,6 +27,7 @@ OWN_KEY = "lora_trainer"
 TOKENS_KEY = "lora_trainer.tokens"
 TRIGGERS_KEY = "lora_trainer.triggers"
 """Number of tokens per trigger word, only in files that were made from other tools' files."""
+TRIGGER_PHRASE = "modelspec.trigger_phrase"
 MAX_TOKENS, MOST_WORDS = 1000, 5000
 MODELSPEC_PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v"}
 
@@ -91,7 +92,7 @@ def to_header(
         "modelspec.title": f"{trigger or 'LoRA'} ({description.base_model})",
         "modelspec.resolution": "{0}x{0}".format(trained_side(config)),
         "modelspec.date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "modelspec.trigger_phrase": trigger,
+        TRIGGER_PHRASE: trigger,
         **network_header(layers),
         "ss_base_model_version": base_model_version,
         "ss_sd_model_name": description.base_model,

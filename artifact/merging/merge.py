@@ -20,14 +20,13 @@ from artifact.merging.low_rank import Fit, nearest_lora, relative_error
 from artifact.merging.on_base import ON_BASE, merged_on_base
 from artifact.merging.plain import Outcome, at_rank, concatenated, network_header, plain_lora, squared_norm
 from artifact.merging.resize import require_layers, require_use_for_base
-from artifact.metadata import words_header
+from artifact.metadata import TRIGGER_PHRASE, words_header
 from families.lora_files import has_kohya_names
 
 Mode = Literal["concat", "linear", "svd", "ties", "dare", "klora", "ziplora", "closed-form"]
 MODES: tuple[Mode, ...] = ("concat", "linear", "svd", "ties", "dare", "klora", "ziplora", "closed-form")
 OF_TWO = ("klora", "ziplora")
 DENSITY = 0.5
-TRIGGER_PHRASE = "modelspec.trigger_phrase"
 REMEDY = "Merge with --mode svd --rank R --base BASE: its change of the base weights then becomes part of a plain LoRA."
 
 

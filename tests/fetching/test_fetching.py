@@ -3,7 +3,7 @@
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -24,14 +24,6 @@ INSIDE = [
     "::1", "::", "fe80::1", "fe80::1%eth0", "fc00::1", "fd00:ec2::254", "ff02::1", "::ffff:127.0.0.1",
     "::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe", "2002:7f00:1::", "2001:db8::1",
 ]  # fmt: skip
-
-
-@pytest.fixture
-def site() -> Iterator[Site]:
-    started = Site()
-    yield started
-    started.server.shutdown()
-    started.server.server_close()
 
 
 class Names:

@@ -1,6 +1,5 @@
 """Names of hosts, redirects and files that are no names: one line, as for any other failed download."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,14 +12,6 @@ from fetching.rules import FetchRules
 from tests.local_site import Site
 
 RULES = FetchRules(allow_http=True, allow_private_addresses=True)
-
-
-@pytest.fixture
-def site() -> Iterator[Site]:
-    started = Site()
-    yield started
-    started.server.shutdown()
-    started.server.server_close()
 
 
 @pytest.mark.parametrize("host", ["a" * 64 + ".example", "a..example"])
