@@ -6,8 +6,8 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from settings.command_line.output import require_writable
-from settings.record import ConfigError, Settings
+from settings.command_line.output import require_new_folder
+from settings.record import Settings
 
 
 class OutputFolder:
@@ -42,9 +42,7 @@ class OutputFolder:
     @classmethod
     def create(cls, path: Path) -> "OutputFolder":
         """Create the folder. Raises ConfigError when it exists and is not empty, or cannot be written to."""
-        require_writable(path)
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise ConfigError(f"output: {path} exists and is not empty. Choose another folder, or move its contents.")
+        require_new_folder(path)
         path.mkdir(parents=True, exist_ok=True)
         return cls(path)
 

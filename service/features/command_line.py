@@ -13,7 +13,7 @@ from service.features.engines import RAY, add_engine_options, require_engine
 from service.quick_imports import quick_imports
 from settings.command_line.interrupts import STOPPED
 from settings.command_line.options import add_options, given_options
-from settings.command_line.output import require_writable
+from settings.command_line.output import require_new_folder, require_writable
 from settings.command_line.parser import CommandParser, report_wrong_input
 from settings.preparation import DataConfig
 from settings.record import ConfigError, read_settings_file
@@ -87,9 +87,8 @@ def _config(arguments: argparse.Namespace) -> TrainingConfig:
 def _require_new_or_begun(folder: Path) -> None:
     """Raises ConfigError for a folder in use for something else, or that cannot be written to."""
     require_writable(folder)
-    begun = (folder / "features.json").is_file()
-    if folder.exists() and not begun and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"output: {folder} exists and is not empty. Choose another folder.")
+    if not (folder / "features.json").is_file():
+        require_new_folder(folder)
 
 
 def _encode(arguments: argparse.Namespace) -> int:

@@ -24,4 +24,4 @@ def require_new_folder(folder: Path) -> None:
     """As `require_writable`. Raises ConfigError also for a folder that is not empty."""
     require_writable(folder)
     if folder.exists() and any(folder.iterdir()):
-        raise ConfigError(f"output: {folder} exists and is not empty. Choose another folder.")
+        raise ConfigError(f"output: {folder} exists and is not empty. Choose another folder, or move its contents.")
