@@ -41,6 +41,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: "learning" not in item.path.parts)
 
 
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    """Seeds torch's global generator, so that a test draws the same numbers whichever tests ran before it."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def make_zip(tmp_path: Path) -> Callable[[Mapping[str, bytes]], Path]:
     """Writes a zip with the given names and contents."""

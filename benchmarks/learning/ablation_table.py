@@ -30,7 +30,8 @@ the trainer's defaults and these settings:
   images to each other (1 is the maximum); likeness_elsewhere: the same for prompts that name a background.
 - grounds: share of the samples with the background that the prompt names.
 - kept: mean cosine similarity of images of unrelated prompts after and before training, same seeds (1: unchanged).
-- steps/s: per second of CPU time on one core. Other processes were running, so only large differences are meaningful.
+- steps/s: per second of CPU time on one core, in the trainings with the first seed. Other processes were running, so
+  only large differences are meaningful.
 - seeds: number of training seeds.{screened}
 
 The first row has the mean ± the standard deviation over concepts and seeds. All other rows have the mean difference
@@ -130,6 +131,11 @@ def _table(rows: Sequence[Row], of_options: Mapping[str, Mapping[str, Difference
         else:
             values = [Difference.of([each[name] for each in own]) for name in MEASURED]
             cells = [f"{value.mean:.2f} ± {value.deviation:.2f}" for value in values]
-        speed = f"{statistics.mean(each['steps/s'] for each in own):.1f}"
-        lines.append([option, str(seeds[option]), *cells, speed])
+        lines.append([option, str(seeds[option]), *cells, f"{_speed(own):.1f}"])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _speed(rows: Sequence[Row]) -> float:
+    """Mean of the first seed, which all options were trained with on the same machine; later seeds possibly not."""
+    first = min(row["seed"] for row in rows)
+    return statistics.mean(row["steps/s"] for row in rows if row["seed"] == first)

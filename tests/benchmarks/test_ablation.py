@@ -59,7 +59,7 @@ def test_an_option_is_trained_drawn_with_and_timed() -> None:
 
 def rows_of(option: str, values: list[float], group: str = "loss") -> list[dict[str, Any]]:
     return [
-        {"group": group, "option": option, "concept": number // 2, "seed": number % 2, "steps/s": 3.0}
+        {"group": group, "option": option, "concept": number // 2, "seed": number % 2, "steps/s": 3.0 + number % 2}
         | dict.fromkeys(MEASURED, value)
         for number, value in enumerate(values)
     ]
@@ -96,6 +96,7 @@ def test_the_page_groups_the_options_and_begins_with_what_is_significant(tmp_pat
     text = (tmp_path / "page.md").read_text(encoding="utf-8")
     assert "| usual | 2 | 0.50 ± 0.26 |" in text and "| better | 2 | **+0.10 ± 0.02** |" in text
     assert "| same | 2 | +0.00 ± 0.12 |" in text and "max_train_steps 8" in text
+    assert text.count(" | 3.0 |\n") == 3  # the first seed's; the second one's is 4.0
     assert "- likeness higher with: better (+0.10)." in text and "- likeness lower with: none." in text
     assert text.count("| **loss** |") == 1 and "tuning seeds 0, 1)" in text
     assert "Not measured yet" not in text and "with one seed" not in text
