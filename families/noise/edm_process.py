@@ -60,18 +60,24 @@ class EDMProcess:
 
     def draw(self, latents: Tensor, timestep_generator: torch.Generator, noise_generator: torch.Generator) -> Draw:
         """ln σ is normal, within the ends of the schedule."""
-        logarithms = self.mean + self.deviation * torch.randn(len(latents), generator=timestep_generator)
-        low, high = self.timestep_ends
-        timesteps = (logarithms / 4).clamp(low, high)
+        timesteps = self._drawn(len(latents), timestep_generator)
         noise = torch.randn(latents.shape, generator=noise_generator)
         return Draw(timesteps.to(latents.device, non_blocking=True), noise.to(latents.device, non_blocking=True))
+
+    def draw_fractions(self, count: int, generator: torch.Generator) -> Tensor:
+        """The fractions (count,) of `timesteps_at` for timesteps that are drawn as by `draw`."""
+        timesteps, (low, high) = self._drawn(count, generator), self.timestep_ends
+        if self.rho is None:
+            return (timesteps - low) / (high - low)
+        ends = self._curved_ends(self.rho)
+        return ((4 * timesteps / self.rho).exp() - ends[0]) / (ends[1] - ends[0])
 
     def timesteps_at(self, fractions: Tensor, shape: torch.Size) -> Tensor:
         """fp32: c_noise on the schedule of a sampler, for every shape."""
         low, high = self.timestep_ends
         if self.rho is None:
             return (low + fractions * (high - low)).float()
-        ends = (self.sigma_min ** (1 / self.rho), self.sigma_max ** (1 / self.rho))
+        ends = self._curved_ends(self.rho)
         return ((ends[0] + fractions * (ends[1] - ends[0])).log() * self.rho / 4).float()
 
     def corrupt(self, latents: Tensor, draw: Draw) -> Tensor:
@@ -94,6 +100,14 @@ class EDMProcess:
     def snr(self, timesteps: Tensor) -> Tensor:
         """(σ_d / σ)²: (B,), for latents of the deviation σ_d."""
         return self.sigma_data**2 * torch.exp(-8 * timesteps)
+
+    def _drawn(self, count: int, generator: torch.Generator) -> Tensor:
+        logarithms = self.mean + self.deviation * torch.randn(count, generator=generator)
+        low, high = self.timestep_ends
+        return (logarithms / 4).clamp(low, high)
+
+    def _curved_ends(self, rho: float) -> tuple[float, float]:
+        return self.sigma_min ** (1 / rho), self.sigma_max ** (1 / rho)
 
     def _scales(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
         """σ_d c_in and σ c_in: the factors of x_0 / σ_d and n; the sum of their squares is 1."""

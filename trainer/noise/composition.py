@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from families.family import ModelFamily
+from families.noise.edm_process import EDMProcess
 from families.noise.flow_matching import FlowMatching
 from families.noise.noise_process import NoiseProcess
 from settings.sections.noise import NoiseSection
@@ -35,14 +36,18 @@ def training_noise(settings: NoiseSection, family: ModelFamily, generators: Name
 
 
 def _drawn_otherwise(settings: NoiseSection, process: NoiseProcess) -> TimestepRange:
-    sampling, bias = settings.timestep_sampling, settings.timestep_bias
-    if sampling == "auto" and bias is None and isinstance(process, FlowMatching):
-        bias = 0.0  # as it draws itself: only the range differs
+    sampling, bias, low, high = (
+        settings.timestep_sampling, settings.timestep_bias, settings.min_timestep, settings.max_timestep,
+    )  # fmt: skip
+    if sampling == "auto" and bias is None:  # as the process draws itself: only the range differs
+        if isinstance(process, EDMProcess):
+            return TimestepRange(process, low, high, fractions=process.draw_fractions)
+        bias = 0.0 if isinstance(process, FlowMatching) else None
     if sampling in ("uniform", "logit_normal", "sigmoid") and isinstance(process, FlowMatching):
         process = replace(process, shift=1.0)
     if sampling not in ("auto", "uniform") and bias is None:
         bias = 0.0
-    return TimestepRange(process, settings.min_timestep, settings.max_timestep, bias)
+    return TimestepRange(process, low, high, bias)
 
 
 def training_prompts(conditioning_noise: float, encode: Encode, generators: NamedGenerators) -> Encode:

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from families.family import ModelFamily, PromptFeatures
 from families.noise.diffusion_process import DiffusionProcess
+from families.noise.edm_process import EDMProcess
 from families.noise.flow_matching import FlowMatching
 from families.noise.noise_process import Draw, NoiseProcess
 from settings.record import ConfigError
@@ -152,6 +153,19 @@ def test_the_distributions_have_the_quantiles_of_their_names(
     sigmas = drawn(process, torch.zeros(20_000, 1, 1, 1)).timesteps / 1000
     places = torch.tensor([0.1, 0.25, 0.5, 0.75, 0.9])
     torch.testing.assert_close(sigmas.quantile(places), middle(Normal(0.0, 1.0).icdf(places)), rtol=0, atol=0.012)
+
+
+@pytest.mark.parametrize("process", [EDMProcess(), EDMProcess(rho=None)])
+def test_a_range_of_edm_has_the_quantiles_of_its_own_distribution(process: EDMProcess) -> None:
+    family, many = SimpleNamespace(noise_process=process), torch.zeros(20_000, 1, 1, 1)
+    ranged = training_noise(build_config({"min_timestep": 0.2, "max_timestep": 0.9}).noise, cast(ModelFamily, family),
+                            NamedGenerators(0))  # fmt: skip
+    steps = torch.linspace(0, 1, 100_001)
+    schedule = process.timesteps_at(steps, many.shape)
+    places = torch.tensor([0.1, 0.25, 0.5, 0.75, 0.9])
+    own = steps[torch.searchsorted(schedule, drawn(process, many).timesteps.quantile(places))]
+    found = steps[torch.searchsorted(schedule, drawn(ranged, many).timesteps.quantile(places))]
+    torch.testing.assert_close(found, 0.2 + 0.7 * own, rtol=0, atol=0.012)
 
 
 def shifted(u: torch.Tensor) -> torch.Tensor:
