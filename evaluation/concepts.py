@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from evaluation.choice import share
 from evaluation.drawing import DrawingPlan, Samples
 from evaluation.embedding_cache import CachedEncoder
-from evaluation.similarity import mean_self_similarity, mean_similarity
+from evaluation.similarity import distinct, mean_self_similarity, mean_similarity
 from evaluation.subject_pictures import References
 from evaluation.verdict import LEARNED, PARTLY
 from settings.sections.duration import MOST_CONCEPTS_SCORED
@@ -28,7 +28,7 @@ def likeness(plan: DrawingPlan, references: References, encoder: CachedEncoder, 
         mean_similarity(encoder.embed(draw(plan.of_the_concept, plain).concept_pictures), pictures)
         for plain in (True, False)
     )
-    return share(now - base, mean_self_similarity(pictures) - base)
+    return share(now - base, mean_self_similarity(distinct(pictures)) - base)
 
 
 def likeness_said(reached: Mapping[str, float], concepts: int) -> str:

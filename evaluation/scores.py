@@ -10,6 +10,7 @@ from evaluation.embedding_cache import CachedEncoder
 from evaluation.encoders import ClipEncoder
 from evaluation.faces import FaceEncoder, face_identity
 from evaluation.similarity import (
+    distinct,
     mean_paired_similarity,
     mean_self_similarity,
     mean_similarity,
@@ -88,9 +89,10 @@ class Judge:
             [prompt for prompt in plan.prompts.plain for _ in range(plan.samples_per_prompt)]
         )
         self._base_unrelated = encoders.identity.embed(base.unrelated)
-        among_themselves = nearest_other_similarity(encoders.identity.embed(references.pictures))
+        training = distinct(encoders.identity.embed(references.pictures))  # an image is no copy of itself
+        among_themselves = nearest_other_similarity(training)
         self._copy_bar = max(COPY_SIMILARITY, float(among_themselves.max()) if len(among_themselves) else 0.0)
-        self.training_pictures = mean_self_similarity(encoders.identity.embed(references.pictures))
+        self.training_pictures = mean_self_similarity(training)
         """Mean cosine of the training images to each other, the highest useful likeness of samples."""
         self.base = self.score(base)
 

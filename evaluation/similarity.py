@@ -41,6 +41,14 @@ def nearest_other_similarity(vectors: Tensor) -> Tensor:
     return cosines.fill_diagonal_(-1.0).max(dim=1).values
 
 
+def distinct(vectors: Tensor) -> Tensor:
+    """The vectors without repetitions of earlier ones, as of identical images: (M, P), M ≤ N."""
+    first: dict[bytes, int] = {}
+    for row, vector in enumerate(vectors):
+        first.setdefault(vector.numpy().tobytes(), row)
+    return vectors[list(first.values())]
+
+
 def text_margin(pictures: Tensor, texts: Tensor) -> float:
     """Mean cosine of images with their own texts, minus that with the other texts; both (N, P), paired; 0 for one text.
     Unlike the cosine alone, it is 0 for images that ignore the differences between the texts.

@@ -13,9 +13,11 @@ from transformers import BitImageProcessorPil, Dinov2Config, Dinov2Model
 
 from evaluation.checkpoints import evaluation_prompts, thin
 from evaluation.choice import Relative, choose, relate
+from evaluation.drawing import DrawingPlan, Samples
 from evaluation.embedding_cache import CachedEncoder
 from evaluation.encoders import ClipEncoder, DinoEncoder
-from evaluation.prompt_sets import plain_words, prompt_set
+from evaluation.prompt_sets import PromptSet, plain_words, prompt_set
+from evaluation.scores import Encoders, Judge
 from evaluation.similarity import (
     mean_paired_similarity,
     mean_self_similarity,
@@ -24,7 +26,7 @@ from evaluation.similarity import (
     nearest_similarity,
     text_margin,
 )
-from evaluation.subject_pictures import without_surroundings
+from evaluation.subject_pictures import References, without_surroundings
 from evaluation.verdict import give_verdict
 from settings.record import ConfigError
 from settings.training import build_config
@@ -88,6 +90,18 @@ def test_nearest() -> None:
     others = nearest_other_similarity(vectors)
     assert others[0] == pytest.approx(float(vectors[0] @ vectors[1])) and others[2] < others[0]
     assert len(nearest_other_similarity(vectors[:1])) == 0 and mean_self_similarity(vectors[:1]) == 1
+
+
+def test_an_image_that_is_in_the_data_twice_hides_no_copies(evaluator: ClipEncoder) -> None:
+    prompts = PromptSet(("TOK",), ("a star",), ("a circle",))
+    plan = DrawingPlan(prompts, 1, 64, 64, 1, 1.0, 0)
+    base = Samples([drawings("circle", "green", "white")[:1]], drawings("ring", "red", "white")[:1])
+    photos = [drawings("star", "red", "blue")[0], drawings("moon", "white", "red")[0]]
+    encoders = Encoders(evaluator, CachedEncoder(evaluator), None)
+    once, twice = (Judge(encoders, plan, References(given, []), base) for given in (photos, [photos[0], *photos]))
+    copy = Samples([[photos[0].copy()]], base.unrelated)
+    assert once.score(copy).copied == twice.score(copy).copied == 1
+    assert twice.training_pictures == once.training_pictures < 0.9
 
 
 def test_texts_and_pictures_meet(evaluator: ClipEncoder) -> None:
