@@ -15,7 +15,7 @@ from evaluation.checkpoints import Evaluation, evaluate_checkpoints, load_encode
 from evaluation.scores import Encoders
 from families.family import ModelFamily
 from job.embedding_files import write_embedding_files
-from job.output_folder import OutputFolder
+from job.output_folder import OutputFolder, write_whole
 from job.progress import Progress
 from job.samples import SampleSettings, write_samples
 from preprocess.dataset import PreparedDataset
@@ -127,6 +127,5 @@ def _keep(evaluation: Evaluation, output: OutputFolder) -> dict[str, Any]:
         for (step, scale), images in evaluation.pictures.items()
     }
     report = to_json(evaluation, names, save("base", evaluation.base_pictures))
-    text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
-    (output.evaluation / "evaluation.json").write_text(text, encoding="utf-8")
+    write_whole(output.evaluation / "evaluation.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     return report

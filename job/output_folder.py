@@ -1,5 +1,6 @@
 """The output folder of a training. A folder that is not empty is never written to."""
 
+import os
 import re
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -53,7 +54,7 @@ class OutputFolder:
     def write_config(self, config: Settings) -> None:
         """Write config.yaml with all defaults filled in, which can be passed to `--config`."""
         text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-        self.config.write_text(text, encoding="utf-8")
+        write_whole(self.config, text)
 
 
 def default_output(data: str, root: Path = Path("outputs")) -> Path:
@@ -62,6 +63,17 @@ def default_output(data: str, root: Path = Path("outputs")) -> Path:
     name = name or "training"
     candidates = (root / (name if number == 1 else f"{name}-{number}") for number in range(1, 100_000))
     return next(path for path in candidates if not path.exists())
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that others read during the run, such that it is never incomplete. On failure the former file
+    stays."""
+    unfinished = path.with_name(f".{path.name}.part")
+    try:
+        unfinished.write_text(text, encoding="utf-8", newline="\n")
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def remove_pictures(folder: Path) -> None:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from job.output_folder import write_whole
 from preprocess.workers.relay import relay
 from trainer.execution.memory import peak_memory_gib
 
@@ -140,7 +141,7 @@ def stage_progress(report: StageProgress, fraction: float) -> Progress:
 def keep_lines(path: Path, step: int) -> None:
     """Cut a file of JSON lines after the line of `step`. 0 empties or creates it."""
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if step else []
-    path.write_text("".join(line for line in lines if _step_of(line) <= step), encoding="utf-8")
+    write_whole(path, "".join(line for line in lines if _step_of(line) <= step))
 
 
 def _step_of(line: str) -> float:

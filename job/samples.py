@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from evaluation.prompt_sets import plain_words
-from job.output_folder import OutputFolder, remove_pictures
+from job.output_folder import OutputFolder, remove_pictures, write_whole
 from sampler.sampler import Sampler, SampleRequest
 from settings.preparation import DataConfig
 from settings.sections.validation import ValidationSection
@@ -75,7 +75,7 @@ def write_samples_of_step(
     """Generate the samples of a training step, for the report's slider."""
     write_samples(settings, sampler, output.samples_of_step(step), triggers)
     of_pictures = [prompt for prompt in settings.prompts for _ in range(settings.count)]
-    output.step_prompts.write_text(json.dumps(of_pictures, ensure_ascii=False), encoding="utf-8")
+    write_whole(output.step_prompts, json.dumps(of_pictures, ensure_ascii=False))
 
 
 def _write(

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
 from families.controls.faces import CORNERS, is_faces
-from job.output_folder import remove_pictures
+from job.output_folder import remove_pictures, write_whole
 from job.samples import SampleSettings, as_image, levels_of, sampled_examples
 from sampler.request import Control, SampleRequest
 from sampler.sampler import Sampler
@@ -100,7 +100,7 @@ def _control(controlnet: Any, condition: Condition) -> Control:
 
 def write_prompts(prompts: Sequence[str], path: Path) -> None:
     """Write the prompt of each sample of a step, for the report."""
-    path.write_text(json.dumps(list(prompts), ensure_ascii=False), encoding="utf-8")
+    write_whole(path, json.dumps(list(prompts), ensure_ascii=False))
 
 
 def _in_precision(controlnet: Any, dtype: torch.dtype) -> Any:

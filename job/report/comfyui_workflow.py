@@ -11,7 +11,7 @@ from typing import Any
 
 from artifact.metadata import trained_side
 from families.loading.comfyui import ComfyBase, comfy_base
-from job.output_folder import OutputFolder
+from job.output_folder import OutputFolder, write_whole
 from job.report.recipe import Trained
 from job.report.usage import (
     COMFYUI,
@@ -55,7 +55,7 @@ def write_workflow(output: OutputFolder) -> Path | None:
     workflow = comfyui_workflow(json.loads(output.report.read_text(encoding="utf-8")))
     if workflow is None:
         return None
-    output.workflow.write_text(json.dumps(workflow, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_whole(output.workflow, json.dumps(workflow, indent=2, ensure_ascii=False) + "\n")
     return output.workflow
 
 

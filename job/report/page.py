@@ -12,7 +12,7 @@ from string import Template
 from typing import Any
 
 from job.controlnet.samples import CONDITIONS
-from job.output_folder import OutputFolder
+from job.output_folder import OutputFolder, write_whole
 from job.report.curves import Curve, curves
 from job.report.frames import step_frames
 from job.report.metrics import read_metrics
@@ -33,7 +33,7 @@ def write_page(output: OutputFolder, dataset: PreparedDataset) -> Path:
     summary = json.loads(output.report.read_text(encoding="utf-8"))
     rows, scores = read_metrics(output.metrics), read_metrics(output.validation)
     charts = curves(rows, summary.get("evaluation"), scores, _looks(summary))
-    output.page.write_text(page(_data(output, dataset, summary), charts), encoding="utf-8", newline="\n")
+    write_whole(output.page, page(_data(output, dataset, summary), charts))
     return output.page
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from job.output_folder import OutputFolder
+from job.output_folder import OutputFolder, write_whole
 from job.phases import PhaseClock
 from job.restoring.outcome import Restoration
 from job.verification.verify import Verification
@@ -74,7 +74,7 @@ def write_report(
         "versions": versions(),
         "machine": machine(),
     }
-    output.report.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_whole(output.report, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
 
 
 def versions() -> dict[str, str]:

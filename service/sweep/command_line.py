@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fetching.download import is_url
+from job.output_folder import write_whole
 from preprocess.errors import DatasetError
 from preprocess.sources.references import is_remote
 from preprocess.uploads.given_data import require_present
@@ -81,7 +82,7 @@ def _run(arguments: argparse.Namespace, trials: Sequence[Trial]) -> dict[int, st
             failures[trial.number] = failure
         quality = "no quality" if trial.quality is None else f"quality {trial.quality:.3f}"
         print(f"trial {trial.number} of {len(trials)}: {dict(trial.values)}: {failure or quality}", flush=True)
-        page.write_text(summary_page(trials, failures), encoding="utf-8", newline="\n")
+        write_whole(page, summary_page(trials, failures))
     print(page, flush=True)
     return failures
 

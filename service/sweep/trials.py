@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from job.output_folder import write_whole
 from settings.record import ConfigError
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -58,12 +59,12 @@ def lay_out(folder: Path, common: Mapping[str, Any], settings: Sequence[Mapping[
     if not path.is_file() and folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"output: {folder} exists and is not a sweep. Choose another folder.")
     folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(plan, indent=2), encoding="utf-8")
+    write_whole(path, json.dumps(plan, indent=2))
     trials = [Trial(number, folder / f"trial_{number:03d}", values) for number, values in enumerate(settings)]
     for trial in trials:
         trial.folder.mkdir(exist_ok=True)
         text = yaml.safe_dump({**common, **trial.values}, sort_keys=False, allow_unicode=True)
-        (trial.folder / "config.yaml").write_text(text, encoding="utf-8")
+        write_whole(trial.folder / "config.yaml", text)
     return trials
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from selenium.webdriver import ActionChains, Keys
 from selenium.webdriver.common.by import By
 
+from job.progress import keep_lines
 from job.report.command_line import main as report_again
 from job.report.curves import curves
 from job.report.frames import FRAME_SIDE, step_frames
@@ -70,6 +72,23 @@ def test_the_steps_are_those_of_the_run(tmp_path: Path) -> None:
         report = json.loads(output.report.read_text("utf-8")) | ({} if steps is None else {"steps": steps})
         output.report.write_text(json.dumps(report), "utf-8")
         assert f'"steps": {shown},' in write_page(output, dataset).read_text("utf-8")
+
+
+def test_on_a_full_disk_metrics_and_page_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a reader nor a resumed run finds a part of a file."""
+    output, dataset = make_output(tmp_path / "out")
+    write_page(output, dataset)
+    before = {path: path.read_bytes() for path in output.path.iterdir() if path.is_file()}
+
+    def half_written(self: Path, text: str, **options: Any) -> None:
+        self.write_bytes(text[: len(text) // 2].encode())
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", half_written)
+    for write in (lambda: keep_lines(output.metrics, 100), lambda: write_page(output, dataset)):
+        with pytest.raises(OSError, match="No space"):
+            write()
+    assert {path: path.read_bytes() for path in output.path.iterdir() if path.is_file()} == before
 
 
 def test_recipes_hold_prompt_scale_and_trigger() -> None:
