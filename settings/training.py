@@ -121,7 +121,15 @@ def _validation_rule(config: TrainingConfig) -> None:
         )
 
 
-LENGTH_RULES = (_warmup_rule, _average_rule, _checkpoint_rule, _validation_rule)
+def _sample_rule(config: TrainingConfig) -> None:
+    if config.max_train_steps is not None and (config.sample_steps or 0) > config.max_train_steps:
+        raise ValueError(
+            f"sample_steps ({config.sample_steps}) exceeds max_train_steps ({config.max_train_steps}), so there would "
+            "be no samples during the training; set a smaller value"
+        )
+
+
+LENGTH_RULES = (_warmup_rule, _average_rule, _checkpoint_rule, _validation_rule, _sample_rule)
 """Rules about the length of the run, which is often known only when the images are."""
 
 
@@ -166,12 +174,11 @@ def _token_rule(config: TrainingConfig) -> None:
 
 
 def _target_prompt_rule(config: TrainingConfig) -> None:
-    triggers = [concept.trigger_word for concept in config.all_concepts if concept.trigger_word]
-    without = [prompt for prompt in config.target_prompts if not any(word in prompt for word in triggers)]
+    without = [prompt for prompt in config.target_prompts if config.trigger_in(prompt) is None]
     if without:
-        if not triggers:
+        if not config.class_words:
             raise ValueError("target_prompts need a trigger word, and trigger_word is empty; leave target_prompts out")
-        words = " or ".join(triggers)
+        words = " or ".join(config.class_words)
         raise ValueError(f"target_prompts: {without[0]!r} does not contain the trigger word {words}; add it")
 
 

@@ -18,7 +18,7 @@ from trainer.data.prompt_cache import Encode, PromptCache
 from trainer.data.prompts import PromptSampler
 from trainer.distributed.processes import Processes
 from trainer.distributed.sharded_base import WHOLE, Base
-from trainer.duration import plan_duration
+from trainer.duration import with_duration
 from trainer.execution.loss_scaling import LossScaling
 from trainer.execution.passes import build_passes
 from trainer.initial_weights import InitialWeights, start_from
@@ -65,7 +65,7 @@ def build_training(
     generators = NamedGenerators(config.seed, processes.share)
     held_out = _held_out(config, examples, family, generators)
     trained = examples if held_out is None else held_out.trained
-    config = config.planned(plan_duration(config.duration, trained, processes.share.count))
+    config = with_duration(config, trained, processes.share.count)
     assert config.max_train_steps is not None and config.train_batch_size is not None
     base_fingerprint = fingerprint(family.denoiser)
     parts = place_parts(_placement(config, family, dataset, generators, base, processes))

@@ -9,6 +9,7 @@ from settings.record import ConfigError
 from settings.sections.duration import DurationSection
 from settings.sections.optimization import SCHEDULE_FREE
 from settings.training import TrainingConfig
+from trainer.checkpoints.schedule import ROUNDING
 from trainer.data.batches import batches_an_epoch
 from trainer.data.latent_cache import CachedExample, by_picture
 
@@ -42,6 +43,23 @@ def plan_duration(duration: DurationSection, examples: Sequence[CachedExample], 
         steps = duration.max_train_steps or most
     found = {"train_batch_size": batch, "max_train_steps": steps, "max_train_epochs": None}
     return DurationSection.model_construct(set(duration.model_fields_set), **(dict(duration) | found))
+
+
+def with_duration(config: TrainingConfig, examples: Sequence[CachedExample], processes: int = 1) -> TrainingConfig:
+    """Return the configuration with the number of steps and the batch size, as `plan_duration` finds them. Raises
+    ConfigError for intervals and starts beyond the last step."""
+    planned = config.planned(plan_duration(config.duration, examples, processes))
+    epochs, steps = planned.checkpointing_epochs, planned.max_train_steps
+    assert planned.train_batch_size is not None and steps is not None
+    if epochs is not None:
+        micro_batches = epochs * batches_an_epoch(examples, planned.train_batch_size * processes)
+        until_first = micro_batches / planned.gradient_accumulation_steps
+        if until_first > steps * (1 + ROUNDING):
+            raise ConfigError(
+                f"checkpointing_epochs ({epochs}) are {math.ceil(until_first)} steps and exceed max_train_steps "
+                f"({steps}), so no checkpoint would be written; set a smaller value, or checkpointing_steps"
+            )
+    return planned
 
 
 def settling_defaults(config: TrainingConfig, family: ModelFamily) -> dict[str, Any]:

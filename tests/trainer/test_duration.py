@@ -20,7 +20,7 @@ from tests.job.test_resume import Prepared, prepared, tensors, trainings  # noqa
 from tests.samples import samples_of
 from trainer.checkpoints.training_state import capture, restore
 from trainer.data.latent_cache import CachedExample, CachedView
-from trainer.duration import describe, plan_duration
+from trainer.duration import describe, plan_duration, with_duration
 from trainer.execution.accumulation import OutOfMemory
 from trainer.monitoring.step_watch import _between_steps
 from trainer.monitoring.time_budget import TimeBudget, WorkBetween
@@ -259,7 +259,7 @@ def test_a_single_image_that_does_not_fit_is_an_error(
 @pytest.mark.parametrize(
     "values",
     [{"ema_decay": 0.9, "ema_start": 500}, {"checkpointing_steps": 501}, {"validation_steps": 501},
-     {"lr_warmup_steps": 500}],
+     {"lr_warmup_steps": 500}, {"sample_steps": 501}],
 )  # fmt: skip
 def test_what_lies_beyond_the_planned_end_is_an_error_as_with_a_given_one(values: dict[str, Any]) -> None:
     (name,) = values.keys() - {"ema_decay"}
@@ -268,6 +268,20 @@ def test_what_lies_beyond_the_planned_end_is_an_error_as_with_a_given_one(values
         config.planned(plan_duration(config.duration, examples(10)))
     with pytest.raises(ConfigError, match=name):
         build_config({**values, "max_train_steps": 500})
+
+
+@pytest.mark.parametrize(
+    ("values", "most", "steps"),
+    [({"max_train_steps": 5}, 1, 6), ({"max_train_steps": 5, "gradient_accumulation_steps": 2}, 3, 6), ({}, 166, 501)],
+)
+def test_epochs_between_checkpoints_that_exceed_the_steps_are_an_error(
+    values: dict[str, Any], most: int, steps: int
+) -> None:
+    """An epoch of 10 images has 3 micro-batches. `most`: epochs that fit; `steps`: of one epoch more."""
+    with_duration(build_config({**values, "checkpointing_epochs": most}), examples(10))
+    config = build_config({**values, "checkpointing_epochs": most + 1})
+    with pytest.raises(ConfigError, match=rf"checkpointing_epochs \({most + 1}\) are {steps} steps and exceed"):
+        with_duration(config, examples(10))
 
 
 @pytest.mark.parametrize(("limit", "end"), [(None, 2), (9.0, 5)])

@@ -136,6 +136,10 @@ def test_it_skips_steps_and_a_seed_is_one_draw() -> None:
             {"target_prompts": ("a dog",), "prompt_alignment_weight": 0.3},
             "'a dog' does not contain the trigger word TOK",
         ),
+        (
+            {"target_prompts": ("TOKENS in a row",), "prompt_alignment_weight": 0.3},
+            "'TOKENS in a row' does not contain the trigger word TOK",
+        ),
         ({"target_prompts": ("a TOK",), "prompt_alignment_weight": 0.3, "adapter": "t-lora"}, "with adapter: t-lora"),
         ({"target_prompts": ("a TOK",), "prompt_alignment_weight": 0.3, "adapter": "none"}, "with adapter: none"),
     ],
