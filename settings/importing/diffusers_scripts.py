@@ -17,7 +17,15 @@ from settings.importing.translation import (
     usual,
     whole,
 )
-from settings.importing.vocabulary import EPOCHS, OPTIMIZERS, SCHEDULES, precision, trackers, workers
+from settings.importing.vocabulary import (
+    EPOCHS,
+    OPTIMIZERS,
+    SCHEDULES,
+    precision,
+    trackers,
+    without_idle_fields,
+    workers,
+)
 from settings.record import ConfigError
 
 ATTENTION = {"to_k", "to_q", "to_v", "to_out.0"}
@@ -26,6 +34,14 @@ DEFAULTS: Mapping[str, Any] = {
     "lr_scheduler": "constant", "lr_warmup_steps": 0, "aspect_ratio_bucketing": False,
 }  # fmt: skip
 """The scripts' defaults that differ from the defaults here."""
+CHECKPOINTING_STEPS = 500
+"""The scripts' default, which is not imported: it would select the best of several checkpoints."""
+PLACEHOLDER, TOKENS_UNTIL = "TOK", 0.5
+"""Defaults of the scripts that train new tokens (train_text_encoder_ti)."""
+OF_TOKENS = {
+    "num_new_tokens_per_abstraction": "num_tokens", "initializer_concept": "token_init_words",
+    "train_text_encoder_ti_frac": "tokens_until", "text_encoder_lr": "token_learning_rate",
+}  # fmt: skip
 TOKEN = "access tokens are not read from files; set the environment variable HF_TOKEN"
 
 
@@ -76,7 +92,6 @@ RULES: Mapping[str, Rule] = {
     "validation_steps": same("sample_steps"),
     "guidance_scale": left_out("there it is FLUX's input in training, which is 1 here; here it is that of samples"),
     "offload": left_out("text encoders and VAE are removed from the GPU; here it is for the denoiser's weights"),
-    "text_encoder_lr": same("text_encoder_learning_rate"),
     "mixed_precision": precision,
     "prior_generation_precision": left_out("class images are generated in the base model's precision"),
     "cache_latents": switch("latent_cache", "memory"),
@@ -90,31 +105,51 @@ RULES: Mapping[str, Rule] = {
     "variant": left_out("weights are loaded in the precision of the training"),
     "local_rank": left_out("accelerate launch sets it"),
     "max_sequence_length": left_out("each base model has its own maximum length of prompts"),
-    "train_text_encoder_ti": left_out("tokens are trained if num_tokens is above 0"),
-    "token_abstraction": same("trigger_word"),
-    "num_new_tokens_per_abstraction": same("num_tokens"),
-    "initializer_concept": same("token_init_words"),
-    "train_text_encoder_ti_frac": same("tokens_until"),
 }  # fmt: skip
 
 
 def from_diffusers(given: Mapping[str, Any], known: frozenset[str]) -> Imported:
     """Translate arguments by name. Raises ConfigError for arguments that would train something else here."""
     translation = Translation(given, known)
-    for part in (_captions, _class_images, _duration, _rates, _weighting, _publishing):
+    for part in (_captions, _tokens, _class_images, _duration, _rates, _weighting, _publishing, _checkpoints):
         part(translation)
     translation.apply(RULES)
+    without_idle_fields(translation)
     return translation.imported(DEFAULTS)
 
 
 def _captions(translation: Translation) -> None:
     """`instance_prompt` is the caption of every image."""
     prompt = translation.take("instance_prompt")
-    if prompt is not None and "token_abstraction" not in translation:
-        translation.values["caption_prefix"] = prompt
-        translation.note(
-            "instance_prompt", "is the whole caption of images without a caption, and is added before other captions"
-        )
+    if prompt is None:
+        return
+    if _trains_tokens(translation):
+        translation.note("instance_prompt", "is left out: images without a caption get one with the trigger word")
+        return
+    translation.values["caption_prefix"] = prompt
+    translation.note(
+        "instance_prompt", "is the whole caption of images without a caption, and is added before other captions"
+    )
+
+
+def _trains_tokens(translation: Translation) -> bool:
+    return "token_abstraction" in translation or switched("ti", translation.peek("train_text_encoder_ti", False))
+
+
+def _tokens(translation: Translation) -> None:
+    """New tokens for a word of the captions. `text_encoder_lr` is their rate, otherwise that of the text encoders;
+    without either, these fields have no effect."""
+    trained = _trains_tokens(translation)
+    word = translation.take("token_abstraction", PLACEHOLDER)
+    translation.take("train_text_encoder_ti")
+    given = {setting: value for name, setting in OF_TOKENS.items() if (value := translation.take(name)) is not None}
+    if trained:
+        translation.values |= {"trigger_word": word, "prior_matching_weight": 0.0, "tokens_until": TOKENS_UNTIL} | given
+        if str(translation.peek("optimizer")).lower() == "prodigy":
+            translation.values["token_optimizer"] = "prodigy"
+    elif "token_learning_rate" in given and translation.take_switch("train_text_encoder"):
+        encoders = {"train_text_encoder": True, "text_encoder_learning_rate": given["token_learning_rate"]}
+        translation.values |= encoders
 
 
 def _class_images(translation: Translation) -> None:
@@ -160,6 +195,14 @@ def _rates(translation: Translation) -> None:
         translation.note("lr_warmup_steps", "is left out: in the scripts, lr_scheduler constant has no warm-up")
     else:
         translation.values["lr_warmup_steps"] = whole(warmup)
+
+
+def _checkpoints(translation: Translation) -> None:
+    """A limit of checkpoints that are written at the scripts' default interval."""
+    limits = ("save_total_limit", "checkpoints_total_limit")
+    intervals = ("checkpointing_steps", "save_steps", "checkpointing_epochs", "save_every_n_epochs")
+    if any(name in translation for name in limits) and not any(name in translation for name in intervals):
+        translation.values["checkpointing_steps"] = CHECKPOINTING_STEPS
 
 
 def _weighting(translation: Translation) -> None:

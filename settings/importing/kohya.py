@@ -91,6 +91,8 @@ RULES: Mapping[str, Rule] = {
     "cache_latents_to_disk": switch("latent_cache", "disk"),
     "optimizer_type": choice("optimizer", OPTIMIZERS),
     "lr_scheduler": choice("lr_scheduler", SCHEDULES),
+    "lr_scheduler_num_cycles": same("lr_num_cycles"),
+    "lr_scheduler_power": same("lr_power"),
     "optimizer_args": optimizer_arguments,
     "min_timestep": _timestep,
     "max_timestep": _timestep,
@@ -141,7 +143,7 @@ def from_kohya(given: Mapping[str, Any], known: frozenset[str]) -> Imported:
     arguments = {name: value for name, value in given.items() if name not in ("datasets", "general")}
     fields = fields_of_datasets(given.get("datasets", []), given.get("general", {}))
     translation = Translation(fields | arguments, known)
-    for part in (_network, _rates, _duration, _schedule, _loss, _weighting, _output):
+    for part in (_network, _rates, _duration, _loss, _weighting, _output):
         part(translation)
     translation.apply(RULES)
     without_idle_fields(translation)
@@ -154,7 +156,8 @@ def from_kohya(given: Mapping[str, Any], known: frozenset[str]) -> Imported:
 
 
 def _network(translation: Translation) -> None:
-    if "network_dim" in translation and "network_alpha" not in translation:
+    has_network = "network_dim" in translation or "network_module" in translation
+    if has_network and "network_alpha" not in translation:
         translation.values["alpha"] = 1.0  # the scripts' default
     if translation.take_switch("network_train_text_encoder_only"):
         raise ConfigError("network_train_text_encoder_only: has no equivalent; the denoiser is always trained here")
@@ -211,17 +214,6 @@ def _duration(translation: Translation) -> None:
 
 def _repeated(name: str, epochs: Any, repeats: float) -> Any:
     return epochs if repeats == 1 else whole(number(name, epochs) * repeats)
-
-
-def _schedule(translation: Translation) -> None:
-    """Fields that only one schedule reads. Given with another one, they have no effect in the scripts either."""
-    schedule = str(translation.peek("lr_scheduler")).lower()
-    for name, setting, of in (
-        ("lr_scheduler_num_cycles", "lr_num_cycles", "cosine_with_restarts"),
-        ("lr_scheduler_power", "lr_power", "polynomial"),
-    ):
-        if (value := translation.take(name)) is not None and schedule == of:
-            translation.values[setting] = value
 
 
 def _loss(translation: Translation) -> None:

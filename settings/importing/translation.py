@@ -9,6 +9,13 @@ from typing import Any
 from settings.record import BOOLEANS, ConfigError
 from settings.unknown_names import advice
 
+INTERVALS = (
+    ("checkpointing_steps", "max_train_steps"),
+    ("checkpointing_epochs", "max_train_epochs"),
+    ("sample_steps", "max_train_steps"),
+)
+"""Intervals, each with the length of the run in the same unit."""
+
 
 @dataclass(frozen=True)
 class Imported:
@@ -73,6 +80,13 @@ class Translation:
     def imported(self, defaults: Mapping[str, Any]) -> Imported:
         """Return the result. `defaults`: the other trainer's defaults that differ from the defaults here."""
         values = {**defaults, **self.values}
+        for interval, length in INTERVALS:
+            every, end = values.get(interval), values.get(length)
+            if every is not None and end is not None and number(interval, every) > number(length, end):
+                self.note(interval, f"{every} is left out: it exceeds {length} ({end})")
+                del values[interval]
+                if interval != "sample_steps":
+                    values.pop("keep_checkpoints", None)
         if self.sources:
             values["sources"] = self.sources
         return Imported(values, self.output, tuple(self._notes), self.needed)

@@ -68,7 +68,7 @@ def optimizer_arguments(translation: Translation, name: str, value: Any) -> None
 
 def without_idle_fields(translation: Translation) -> None:
     """Remove settings that have no effect in the other trainer either, and would be an error here: tags that are kept
-    first, where tags are not shuffled; a discount without levels of noise.
+    first, where tags are not shuffled; a discount without levels of noise; cycles or a power of another schedule.
 
     The trainers keep no tag in its place by default, here it is one.
     """
@@ -79,6 +79,10 @@ def without_idle_fields(translation: Translation) -> None:
         values.pop("keep_first_tags", None)
     if str(values.get("multires_noise_iterations", 0)) == "0":
         values.pop("multires_noise_discount", None)
+    schedule = values.get("lr_scheduler")
+    for name, of in (("lr_num_cycles", "cosine_with_restarts"), ("lr_power", "polynomial")):
+        if schedule != of:
+            values.pop(name, None)
 
 
 def _texts(value: Any) -> list[str]:

@@ -40,6 +40,11 @@ def test_kohya_and_ai_toolkit_train_all_linear_layers(tmp_path: Path) -> None:
     assert build_config(_file(tmp_path, "a.sh", SCRIPT).values).lora_targets == "attention"
 
 
+def test_a_lora_of_kohya_without_a_rank_has_rank_4_and_alpha_1(tmp_path: Path) -> None:
+    config = build_config(_file(tmp_path, "a.toml", 'network_module = "networks.lora"\n').values)
+    assert (config.rank, config.alpha) == (4, 1)
+
+
 def test_a_lora_of_ai_toolkit_without_alpha_has_alpha_1(tmp_path: Path) -> None:
     for network, alpha in (
         ({"type": "lora", "linear": 16}, 1),
@@ -98,6 +103,37 @@ def test_fields_that_one_schedule_or_loss_reads(tmp_path: Path) -> None:
     config = _kohya(tmp_path, 'loss_type = "huber"\nhuber_c = 0.2')
     assert (config.loss_type, config.huber_delta) == ("huber", 0.2)
     assert _kohya(tmp_path, "multires_noise_discount = 0.8").multires_noise_iterations == 0
+
+
+def test_tokens_of_diffusers_advanced_script(tmp_path: Path) -> None:
+    command = (
+        "python train_dreambooth_lora_sdxl_advanced.py --dataset_name=me/icons --instance_prompt='3d icon of TOK' "
+        "--learning_rate=1.0 --text_encoder_lr=1.0 --optimizer=prodigy --lr_scheduler=constant --max_train_steps=1000 "
+        "--checkpointing_steps=2000 --initializer_concept='an icon'"
+    )
+    imported = _file(tmp_path, "a.sh", f"{command} --train_text_encoder_ti")
+    config = build_config(imported.values)
+    assert (config.trigger_word, config.token_init_words, config.tokens_until) == ("TOK", "an icon", 0.5)
+    assert (config.token_optimizer, config.token_learning_rate) == ("prodigy", 1.0)
+    assert (config.prior_matching_weight, config.given["prior_matching_weight"]) == (0.0, 0.0)
+    assert _said(imported, "instance_prompt") and _said(imported, "checkpointing_steps")
+    without = build_config(_file(tmp_path, "a.sh", command).values)  # neither tokens nor text encoders are trained
+    assert (without.trigger_word, without.caption_prefix, without.tokens_until) == ("", "3d icon of TOK", 1.0)
+    both = build_config(_file(tmp_path, "a.sh", f"{command} --train_text_encoder").values)
+    assert (both.train_text_encoder, both.text_encoder_learning_rate) == (True, 1.0)
+
+
+def test_intervals_beyond_the_end_have_no_effect_there_either(tmp_path: Path) -> None:
+    more = "--checkpointing_steps 10 --validation_steps 10 --checkpoints_total_limit 3 --lr_num_cycles 3 --lr_power 2"
+    imported = _file(tmp_path, "a.sh", f"{SCRIPT} {more}")
+    config = build_config(imported.values)
+    assert (config.checkpointing_steps, config.sample_steps, config.keep_checkpoints) == (None, None, None)
+    assert _said(imported, "checkpointing_steps") and _said(imported, "sample_steps")
+    assert build_config(_file(tmp_path, "a.sh", f"{SCRIPT} --checkpoints_total_limit 3").values).max_train_steps == 9
+    longer = SCRIPT.replace("--max_train_steps 9", "--checkpoints_total_limit 3")
+    assert build_config(_file(tmp_path, "a.sh", longer).values).checkpointing_steps == 500
+    config = _kohya(tmp_path, "max_train_epochs = 2\nsave_every_n_epochs = 3")
+    assert (config.max_train_epochs, config.checkpointing_epochs) == (2, None)
 
 
 def test_units_and_names_with_another_meaning(tmp_path: Path) -> None:
