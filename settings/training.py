@@ -93,6 +93,12 @@ def _average_rule(config: TrainingConfig) -> None:
             f"ema_start ({config.ema_start}) must be less than max_train_steps ({config.max_train_steps}), "
             "otherwise nothing is averaged"
         )
+    first = (config.ema_start // config.ema_interval + 2) * config.ema_interval  # before, it is a copy of the weights
+    if config.ema_interval > 1 and config.max_train_steps is not None and first > config.max_train_steps:
+        raise ValueError(
+            f"ema_interval ({config.ema_interval}): weights would first be averaged at step {first}, which exceeds "
+            f"max_train_steps ({config.max_train_steps}), and the last steps would be lost; set a smaller value"
+        )
 
 
 def _checkpoint_rule(config: TrainingConfig) -> None:
