@@ -1,6 +1,7 @@
 """The summary page of a sweep: settings, scores and verdict of every trial, the best first."""
 
 import html
+import math
 from collections.abc import Mapping, Sequence, Set
 
 from matplotlib.axes import Axes
@@ -18,7 +19,7 @@ def ranked(trials: Sequence[Trial]) -> list[Trial]:
 def summary_page(trials: Sequence[Trial], failures: Mapping[int, str]) -> str:
     """Return the HTML of the page, for the sweep's folder. Each row links to its trial's report."""
     fields = list(trials[0].values)
-    numeric = [field for field in fields if all(_number(trial.values[field]) for trial in trials)]
+    numeric = [field for field in fields if _is_numeric(trials, field)]
     plots = "".join(f'<figure class="chart"><h3>{html.escape(field)}</h3>{_plot(trials, field)}</figure>'
                     for field in numeric if any(trial.quality is not None for trial in trials))  # fmt: skip
     chosen = f'<section><h2>Quality by setting</h2><div class="charts">{plots}</div></section>\n' if plots else ""
@@ -44,7 +45,7 @@ def _headline(trials: Sequence[Trial]) -> str:
 
 def _table(trials: Sequence[Trial], fields: Sequence[str], failures: Mapping[int, str]) -> str:
     head = ["trial", *fields, "quality", "step", "scale", "seconds", "verdict"]
-    words = {1 + fields.index(field) for field in fields if not all(_number(trial.values[field]) for trial in trials)}
+    words = {1 + fields.index(field) for field in fields if not _is_numeric(trials, field)}
     words.add(len(head) - 1)
     rows = "".join(
         f"<tr{' class=' + chr(34) + 'returned' + chr(34) if index == 0 and trial.quality is not None else ''}>"
@@ -82,7 +83,8 @@ def _row(cells: Sequence[str], words: Set[int], opening: str = "td") -> str:
 
 
 def _plot(trials: Sequence[Trial], field: str) -> str:
-    points = sorted((trial.values[field], trial.quality) for trial in trials if trial.quality is not None)
+    rated = [(_number(trial.values[field]), trial.quality) for trial in trials]
+    points = sorted((value, quality) for value, quality in rated if value is not None and quality is not None)
 
     def draw(axes: Axes) -> None:
         axes.plot([value for value, _ in points], [quality for _, quality in points], "o", color=INK)
@@ -96,5 +98,16 @@ def _plot(trials: Sequence[Trial], field: str) -> str:
     return chart(draw, f"Quality by {field}")
 
 
-def _number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _is_numeric(trials: Sequence[Trial], field: str) -> bool:
+    return all(_number(trial.values[field]) is not None for trial in trials)
+
+
+def _number(value: object) -> float | None:
+    """Return a number, also of a text: YAML reads 1e-4, without a point, as one. None for anything else."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return value
+    try:
+        found = float(value) if isinstance(value, str) else math.nan
+    except ValueError:
+        return None
+    return found if math.isfinite(found) else None

@@ -135,6 +135,15 @@ def test_a_sweep_goes_on_and_sets_the_unfinished_aside(tmp_path: Path, monkeypat
     assert run_trial(trials[1], ["data"]) and ranked(trials)[0].number == 2
 
 
+def test_numbers_without_a_point_are_numbers(tmp_path: Path) -> None:
+    rates = yaml.safe_load("[1e-5, 1e-3]")
+    trials = lay_out(tmp_path / "s", {}, [{"learning_rate": rate} for rate in (*rates, 2e-5)])
+    finish(trials[0], 0.4)
+    assert "Quality by learning_rate" in summary_page(trials, {})
+    words = [Trial(each.number, each.folder, {"trigger_word": ("A", "nan", "1")[each.number]}) for each in trials]
+    assert "Quality by trigger_word" not in summary_page(words, {})
+
+
 @pytest.mark.slow
 def test_the_page_ranks_and_links(tmp_path: Path, browser: Browser) -> None:
     trials = lay_out(tmp_path / "s", {}, [{"rank": 2, "optimizer": "<b>"}, {"rank": 64, "optimizer": "adamw"},
