@@ -1,6 +1,6 @@
 """Replaces settings that are not given by the family's defaults, and checks settings of triggers without tokens."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from families.family import ModelFamily
@@ -17,6 +17,8 @@ OF_TOKENS = (
     *("train_tokens", "token_weight_decay", "token_max_grad_norm", "tokens_first", "tokens_until"),
 )
 """Settings without effect if the trigger is a plain word."""
+OF_THE_ADAPTER = ("learning_rate", "optimizer", "weight_decay")
+"""Settings without effect if only tokens are trained."""
 BY_FAMILY = ("guidance_scale", "num_inference_steps", "timestep_bias")
 """Settings with a default that depends on the family."""
 OPEN = ("num_tokens", "train_tokens", "loss_weighting", "lora_targets", *OPEN_OF_THE_PRIOR, *BY_FAMILY)
@@ -37,6 +39,15 @@ def open_settings(
         **_rates(given, optimization, count, family),
         **{name: getattr(family.defaults, name) for name in BY_FAMILY if name not in given},
     }
+
+
+def token_notes(config: TrainingConfig) -> Iterator[str]:
+    """Yield a note for each given setting of the adapter if only tokens are trained."""
+    if config.adapter != "none":
+        return
+    for name in OF_THE_ADAPTER:
+        if name in config.model_fields_set and config.differs(name):
+            yield f"{name} has no effect with adapter: none, which only trains the tokens; set token_{name} for them"
 
 
 def _rates(

@@ -33,6 +33,7 @@ from trainer.distributed.processes import start
 from trainer.execution.attention import require_attention
 from trainer.initial_weights import InitialWeights, read_initial_weights
 from trainer.noise.conditions import read_pictures
+from trainer.open_settings import token_notes
 from trainer.resolution import resolve
 from trainer.trainables.initial_controlnet import InitialControlNet, read_initial_controlnet
 from trainer.trainables.registry import require_optimizers
@@ -70,7 +71,8 @@ def load(job: Job) -> Generator[Progress, None, None]:
             require_same_base(job.state, fingerprint(job.family.denoiser))
     if (licence := limited_licence(job.family)) is not None:
         yield job.progress(licence, warning=True)
-    for note in (*distillation_notes(job.training_adapter, job.family), *trigger_notes(config.preparation, job.family)):
+    notes = (*distillation_notes(job.training_adapter, job.family), *trigger_notes(config.preparation, job.family))
+    for note in (*notes, *token_notes(config)):
         yield job.progress(note, warning=True)
     if config.is_controlnet or restoring(job.family) is not None:
         job.encoders = None

@@ -16,7 +16,7 @@ from families.sd3 import SD3
 from families.sd15 import SD15
 from families.sdxl import SDXL
 from settings.training import build_config
-from trainer.open_settings import open_settings
+from trainer.open_settings import open_settings, token_notes
 
 FULL_SIZE: dict[str, tuple[Any, Any, Mapping[str, Any], list[Mapping[str, Any]]]] = {
     "SD1.5": (SD15, UNet2DConditionModel, SD15_UNET, [CLIP_L]),
@@ -48,6 +48,13 @@ def full_size(base: str) -> ModelFamily:
 def rates(values: dict[str, Any], family: ModelFamily) -> dict[str, Any]:
     config = build_config(values)
     return open_settings(config.given, config.optimization, True, family)
+
+
+def test_rates_of_an_adapter_that_is_not_there_are_said() -> None:
+    values = {"learning_rate": 1e-3, "optimizer": "lion", "weight_decay": 1e-2}
+    notes = list(token_notes(build_config({**values, "adapter": "none"})))
+    assert [note.split()[0] for note in notes] == ["learning_rate", "optimizer"] and "token_learning_rate" in notes[0]
+    assert not list(token_notes(build_config(values)))
 
 
 @pytest.mark.parametrize("base", FULL_SIZE)
