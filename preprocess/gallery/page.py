@@ -17,7 +17,7 @@ from PIL.ImageFile import ImageFile
 from pages.shell import data_uri, html_page, page_file
 from preprocess.captions.concepts import concept_name
 from preprocess.crops.crop import Crop, Size
-from preprocess.dataset import Example, PreparedDataset, View
+from preprocess.dataset import Example, PreparedDataset, View, picture_key
 from preprocess.errors import DatasetError
 from preprocess.workers.parallel import ordered_map
 
@@ -51,8 +51,9 @@ def gallery_page(dataset: PreparedDataset, folder: Path | None = None) -> str:
     Raises DatasetError as `write_gallery` does.
     """
     link = partial(_link, PurePosixPath(os.path.relpath(dataset.folder, folder or dataset.folder)))
-    images = list(ordered_map(partial(_image, dataset.folder, link), _shown(dataset.examples)))
-    data = {"summary": _summary(dataset, images), "images": images}
+    shown = _shown(dataset.examples)
+    images = list(ordered_map(partial(_image, dataset.folder, link), shown))
+    data = {"summary": _summary(dataset, shown, images), "images": images}
     style, script, body = (page_file(f"gallery.{kind}", "preprocess.gallery") for kind in ("css", "js", "html"))
     return html_page("Dataset", '<h1 id="folder">Dataset</h1>', body, style=style, script=script, data=data)
 
@@ -77,9 +78,9 @@ def _unshown(images: int, shown: int) -> list[str]:
     return [f"{shown:,} of {images:,} images are shown here: those with warnings, then the first of the others"]
 
 
-def _summary(dataset: PreparedDataset, images: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _summary(dataset: PreparedDataset, shown: Sequence[Example], images: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return the data at the top of the page. Counts of buckets, caption sources and concepts: the most frequent
-    first."""
+    first. `images`: the data of the shown examples."""
     examples = dataset.largest
     return {
         "folder": dataset.folder.resolve().name,
@@ -90,7 +91,7 @@ def _summary(dataset: PreparedDataset, images: Sequence[dict[str, Any]]) -> dict
         "withMask": sum(bool(example.views[0].mask) for example in examples),
         "withFaces": sum(bool(example.faces) for example in examples),
         "enlarged": sum(example.views[0].crop.enlargement() > 1 for example in examples),
-        "identical": _identical(images),
+        "identical": _identical(shown, images),
         "sizes": _smallest_median_largest([example.views[0].crop.original for example in examples]),
         "captionWords": _least_median_most(
             [len(caption.split()) for example in examples for caption in example.captions]
@@ -196,12 +197,13 @@ def _source_group(example: Example) -> str:
     return f"*{source.suffix}" if source.suffix and source.stem in (image.stem, image.name) else example.caption_source
 
 
-def _identical(images: Iterable[dict[str, Any]]) -> list[list[str]]:
-    """Return groups of names of images that look exactly alike on the page."""
-    groups: dict[str, list[str]] = {}
-    for image in images:
-        groups.setdefault(image["picture"], []).append(image["name"])
-    return [names for names in groups.values() if len(names) > 1]
+def _identical(examples: Sequence[Example], images: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """Return groups of names of images that look exactly alike on the page. With several resolutions, the examples of
+    one image are not counted as duplicates."""
+    groups: dict[str, dict[int, str]] = {}
+    for place, (example, image) in enumerate(zip(examples, images, strict=True)):
+        groups.setdefault(image["picture"], {})[picture_key(place, example.picture)] = image["name"]
+    return [list(names.values()) for names in groups.values() if len(names) > 1]
 
 
 def _smallest_median_largest(sizes: Iterable[Size]) -> list[Size]:

@@ -178,6 +178,15 @@ def test_the_summary_counts(page: Path) -> None:
     assert found["identical"] == [["hills at dusk.jpg", "hills at dusk (copy).jpg"]]
 
 
+def test_an_image_of_several_resolutions_is_not_its_own_duplicate(one: Callable[..., PreparedDataset]) -> None:
+    (plain,) = one().examples
+    sizes = (replace(plain, picture=0), replace(plain, picture=0), replace(plain, source="copy.png", picture=1))
+    data = data_of(gallery_page(replace(one(), examples=sizes[:2])))
+    assert len(data["images"]) == 2 and data["summary"]["identical"] == []
+    data = data_of(gallery_page(replace(one(), examples=sizes)))
+    assert data["summary"]["identical"] == [["a.png", "copy.png"]]
+
+
 def test_augmented_views_are_named_and_the_first_of_them_shown(one: Callable[..., PreparedDataset]) -> None:
     crop = centre_crop((300, 200), SQUARE)
     moved = replace(crop, corner=(0, 0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from selenium.webdriver import ActionChains, Keys
 from selenium.webdriver.common.by import By
 
 from preprocess.dataset import PreparedDataset
+from preprocess.gallery.page import write_gallery
 from tests.fast_part import slow_but
 
 if TYPE_CHECKING:
@@ -77,6 +79,12 @@ def test_foreign_text_is_shown_as_text(browser: Browser, dataset: PreparedDatase
     assert browser.driver.title == "anna & the hills"
     assert not browser.run("return document.querySelector('img[src=x], dt script, dt b')")
     assert "<script>alert(2)</script>.jpg" in browser.driver.find_element(By.ID, "rejected").text
+
+
+def test_each_of_several_captions_has_a_line(browser: Browser, dataset: PreparedDataset, tmp_path: Path) -> None:
+    several = replace(dataset.examples[0], caption="a portrait of TOK", other_captions=("TOK by a wall",))
+    browser.open(write_gallery(replace(dataset, examples=(several,)), tmp_path))
+    assert browser.run("return document.querySelector('.caption').innerText") == "a portrait of TOK\nTOK by a wall"
 
 
 def test_the_crop_box_is_drawn_where_the_picture_was_cut(browser: Browser, page: Path) -> None:
