@@ -67,9 +67,11 @@ def open_local(path: Path) -> "IterableDataset":
             return _undecoded(_split_of(saved, path.name).to_iterable_dataset())
         files = tables_in(path) if path.is_dir() else [path]
         suffix = files[0].suffix.lower()
+        if any(file.suffix.lower() != suffix for file in files):
+            raise DatasetError(f"{path.name}: contains both parquet and arrow files. Give folders of one format each")
         kind = "csv" if suffix == ".tsv" else suffix[1:]
         options = {"sep": "\t"} if suffix == ".tsv" else {}
-        names = [str(file) for file in files if file.suffix.lower() == suffix]
+        names = list(map(str, files))
         return _undecoded(datasets.load_dataset(kind, data_files=names, split=USUAL_SPLIT, streaming=True, **options))
 
 

@@ -24,13 +24,15 @@ TABLE = "metadata.jsonl"
 
 @dataclass(frozen=True)
 class RowWriter:
-    """Writes one row's image into `folder`. `where`: the user's name of the dataset."""
+    """Writes one row's image into `folder`. `where`: the user's name of the dataset. `column`: that of the image;
+    `caption`: that of the caption by the settings."""
 
     where: str
     column: str
     folder: Path
     limits: ArchiveLimits
     open_file: OpenFile
+    caption: str | None = None
 
     def __call__(self, numbered: tuple[int, Row]) -> tuple[int, Path | Rejected, Row]:
         """Return the number of the row, its file or the reason why it has none, and the other fields of the row."""
@@ -39,7 +41,7 @@ class RowWriter:
             path = self._write(number, row[self.column])
         except (DatasetError, DownloadError) as error:
             return number, Rejected(f"row {number}", f"{self.where}, row {number}: {error}"), {}
-        return number, path, table_row(row, self.column)
+        return number, path, table_row(row, self.column, self.caption)
 
     def _write(self, number: int, value: Any) -> Path:
         """Write the image. Raises DatasetError and DownloadError for anything else."""

@@ -13,7 +13,8 @@ STORES = ("s3://", "gs://", "gcs://", "az://", "abfs://", "file:")
 TABLE_SUFFIXES = (".parquet", ".csv", ".tsv", ".arrow")
 FORM = "hf://owner/name[@revision][/config][:split], the split also with rows, such as train[:500]"
 _HUB = re.compile(
-    r"(?:datasets/)?(?P<name>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>[\w.-]+))?(?:/(?P<config>[\w.-]+))?"
+    r"(?:datasets/)?(?P<name>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)"
+    r"(?:@(?P<revision>refs/(?:convert|pr)/\w+|[\w.-]+))?(?:/(?P<config>[\w.-]+))?"
     r"(?::(?P<split>\w+)(?:\[(?P<first>\d*):(?P<last>\d*)\])?)?"
 )
 
@@ -87,9 +88,14 @@ def is_saved(folder: Path) -> bool:
     )
 
 
+def _is_hidden(path: Path, folder: Path) -> bool:
+    """Whether the path or a folder on the way to it is hidden, as the .cache that downloads from the hub leave."""
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+
 def tables_in(folder: Path) -> list[Path]:
     """Return the parquet or arrow files of a folder that contains no other data, otherwise []."""
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(".")]
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not _is_hidden(path, folder)]
     tables = [path for path in files if path.suffix.lower() in (".parquet", ".arrow")]
     others = [path for path in files if path not in tables and path.suffix.lower() not in (".md", ".json", ".lock")]
     return tables if not others and [path.name for path in tables] != ["metadata.parquet"] else []

@@ -9,7 +9,7 @@ from fetching.errors import DownloadError
 from fetching.rules import FetchRules
 from preprocess.dataset import Rejected
 from preprocess.errors import DatasetError
-from preprocess.sources.columns import USUAL_COLUMNS, RowColumns, image_column
+from preprocess.sources.columns import RECORD_COLUMN, USUAL_COLUMNS, RowColumns, image_column
 from preprocess.sources.hub import errors_of, open_hub, open_local
 from preprocess.sources.pictures import OpenFile, Row, RowWriter, write_rows
 from preprocess.sources.references import HubReference
@@ -42,9 +42,10 @@ class Taking:
 
     def _take(self, rows: "IterableDataset", where: str, folder: Path, open_file: OpenFile) -> list[Rejected]:
         names, typed = _columns_of(rows, where)
-        column = image_column(where, names, typed, self.columns)
+        fields = (rows.features or {}).get(RECORD_COLUMN)
+        column = image_column(where, names, typed, self.columns, fields if isinstance(fields, dict) else ())
         folder.mkdir(parents=True, exist_ok=True)
-        writer = RowWriter(where, column, folder, self.limits, open_file)
+        writer = RowWriter(where, column, folder, self.limits, open_file, self.columns.caption)
         return write_rows(_read(rows, where), writer, self.threads)
 
 

@@ -58,6 +58,40 @@ def test_images_beside_a_table_and_shards(hub: DatasetHub, tmp_path: Path) -> No
     assert list(captions(shards).values()) == with_triggers(TEXTS[:3])
 
 
+def test_captions_in_the_json_of_shards_are_read(hub: DatasetHub, tmp_path: Path) -> None:
+    files: dict[str, bytes] = {}
+    for i in range(3):
+        record = {"caption": TEXTS[i], "long": f"{TEXTS[i]} at noon", "score": i}
+        files |= {f"{i:03d}.png": PICTURES[i], f"{i:03d}.json": json.dumps(record).encode()}
+    hub.add("owner/shards", {"train-0000.tar": shard(files)})
+    dataset = prepared(["hf://owner/shards"], tmp_path / "1", class_word="robot", filters="score > 0")
+    assert list(captions(dataset).values()) == with_triggers(TEXTS[1:3])
+    dataset = prepared(["hf://owner/shards"], tmp_path / "2", class_word="robot", caption_column="long")
+    assert list(captions(dataset).values()) == with_triggers([f"{text} at noon" for text in TEXTS[:3]])
+    with pytest.raises(DatasetError, match=r"has no column 'short' \(caption_column\).*json.*caption, long, score"):
+        prepared(["hf://owner/shards"], tmp_path / "3", caption_column="short")
+
+
+def test_a_text_beside_the_json_of_a_shard_is_the_caption(hub: DatasetHub, tmp_path: Path) -> None:
+    record = json.dumps({"caption": "another caption"}).encode()
+    hub.add("owner/shards", {"a.tar": shard({"0.png": PICTURES[0], "0.txt": TEXTS[0].encode(), "0.json": record})})
+    dataset = prepared(["hf://owner/shards"], tmp_path / "1", class_word="robot")
+    assert list(captions(dataset).values()) == with_triggers(TEXTS[:1])
+    dataset = prepared(["hf://owner/shards"], tmp_path / "2", caption_column="caption")
+    assert list(captions(dataset).values()) == ["TOK, another caption"]
+
+
+def test_the_branch_that_the_hub_converts_to_parquet_is_read(
+    hub: DatasetHub, rows: datasets.Dataset, tmp_path: Path
+) -> None:
+    hub.add(NAME, {"data/train-00000-of-00001.parquet": as_parquet(rows)})
+    hub.answers |= {path.replace("/main", "/refs%2Fconvert%2Fparquet"): sent for path, sent in hub.answers.items()}
+    dataset = prepared(
+        [], tmp_path / "1", class_word="robot", dataset_name=NAME, dataset_revision="refs/convert/parquet"
+    )
+    assert list(captions(dataset).values()) == with_triggers(TEXTS)
+
+
 def test_splits_and_configurations_are_chosen_or_listed(
     hub: DatasetHub, rows: datasets.Dataset, tmp_path: Path
 ) -> None:

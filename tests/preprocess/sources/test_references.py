@@ -21,6 +21,8 @@ from settings.record import ConfigError, build_settings
         ("hf://owner/name", HubReference("owner/name")),
         ("hf://datasets/owner/name", HubReference("owner/name")),
         ("hf://owner/name@v1.0/small:test", HubReference("owner/name", "v1.0", "small", "test")),
+        ("hf://owner/name@refs/convert/parquet/small", HubReference("owner/name", "refs/convert/parquet", "small")),
+        ("hf://owner/name@refs/pr/3:test", HubReference("owner/name", "refs/pr/3", None, "test")),
         ("hf://owner/name:train[5:20]", HubReference("owner/name", None, None, "train", 5, 20)),
         ("hf://owner/name:train[:20]", HubReference("owner/name", None, None, "train", 0, 20)),
     ],

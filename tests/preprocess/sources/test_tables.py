@@ -70,6 +70,26 @@ def test_every_form_that_the_library_writes_is_read(kind: str, rows: datasets.Da
     assert list(captions(dataset)) == [f"{index:08d}" for index in range(4)]
 
 
+def test_a_downloaded_repository_is_read(rows: datasets.Dataset, tmp_path: Path) -> None:
+    source = tmp_path / "robots"  # as `hf download --local-dir` leaves it
+    cache = source / ".cache" / "huggingface" / "download" / "data"
+    for folder in (source / "data", cache):
+        folder.mkdir(parents=True)
+    rows.to_parquet(source / "data" / "train-00000-of-00001.parquet")
+    for path in (cache / "train-00000-of-00001.parquet.metadata", source / ".gitattributes", source / "README.md"):
+        path.write_text("1")
+    assert len(prepared([source], tmp_path / "out").examples) == 4
+
+
+def test_a_folder_of_parquet_and_arrow_is_not_read_in_part(rows: datasets.Dataset, tmp_path: Path) -> None:
+    rows.save_to_disk(tmp_path / "saved")
+    (tmp_path / "both").mkdir()
+    rows.to_parquet(tmp_path / "both" / "a.parquet")
+    (tmp_path / "saved" / "data-00000-of-00001.arrow").rename(tmp_path / "both" / "b.arrow")
+    with pytest.raises(DatasetError, match=r"^both: contains both parquet and arrow files"):
+        prepared([tmp_path / "both"], tmp_path / "out")
+
+
 def test_filters_and_several_captions_hold_for_rows_as_for_files(tmp_path: Path) -> None:
     several = [[text, f"{text} again"] for text in TEXTS]
     dataset_of({"image": PICTURES, "prompts": several, "score": [1, 2, 3, 4]}).to_parquet(tmp_path / "a.parquet")
