@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,8 @@ FOLDER_VARIABLE, BYTES_VARIABLE = "WEIGHTS_CACHE", "WEIGHTS_CACHE_BYTES"
 DEFAULT_FOLDER = "~/.cache/lora-trainer/weights"
 DEFAULT_BYTES = 20 * 1024**3
 RECORD = "entry.json"
+UNFINISHED = ".unfinished-"
+"""Beginning of the name of the folder into which an entry is downloaded, before the name of the entry."""
 
 Fetch = Callable[[Path], Download]
 """Downloads into a file inside the given folder."""
@@ -44,22 +45,38 @@ class DownloadCache:
         context.
 
         Contexts of the same key wait for each other, also across processes. Raises what `fetch` raises, without keeping
-        anything.
+        anything, and DownloadError for a folder that cannot be written.
         """
         entry = self.folder / hashlib.sha256(key.encode()).hexdigest()[:32]  # a key may contain a secret
-        entry.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(entry, fcntl.LOCK_EX):
-            path = _intact(entry)
-            if path is None:
-                shutil.rmtree(entry, ignore_errors=True)
-                path = _fill(entry, fetch)
-            os.utime(entry)
-            self._make_room()
+        with contextlib.ExitStack() as stack:
+            with self._errors():
+                entry.parent.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(_locked(entry, fcntl.LOCK_EX))
+                path = _intact(entry)
+                if path is None:
+                    shutil.rmtree(entry, ignore_errors=True)
+                    path = _fill(entry, fetch)
+                os.utime(entry)
+                self._make_room()
             yield path
         self._make_room()
 
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        """A context that converts errors of the file system, such as a full disk, to DownloadError with the remedy."""
+        try:
+            yield
+        except OSError as error:
+            raise DownloadError(
+                f"{self.folder}: downloads cannot be kept there ({error.strerror or error}). Free some space, or set "
+                f"{FOLDER_VARIABLE} to another folder"
+            ) from error
+
     def _make_room(self) -> None:
-        """Remove entries, least recently used first, until the limit holds. Entries in use are skipped."""
+        """Remove downloads of killed processes, then entries, least recently used first, until the limit holds. Those
+        in use are skipped."""
+        for path in self.folder.glob(f"{UNFINISHED}*"):
+            _remove_unused(path, self.folder / path.name.removeprefix(UNFINISHED))
         entries = [path for path in self.folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
         sizes: dict[Path, tuple[float, int]] = {}
         for path in entries:
@@ -69,8 +86,7 @@ class DownloadCache:
         for path in sorted(sizes, key=lambda path: sizes[path][0]):
             if total <= self.max_bytes:
                 return
-            with contextlib.suppress(BlockingIOError), _locked(path, fcntl.LOCK_EX | fcntl.LOCK_NB):
-                shutil.rmtree(path, ignore_errors=True)
+            if _remove_unused(path, path):
                 total -= sizes[path][1]
 
 
@@ -85,9 +101,19 @@ def _locked(entry: Path, kind: int) -> Iterator[None]:
         os.close(handle)
 
 
+def _remove_unused(folder: Path, entry: Path) -> bool:
+    """Remove the folder, unless a process uses the entry. Returns whether it was removed."""
+    with contextlib.suppress(BlockingIOError), _locked(entry, fcntl.LOCK_EX | fcntl.LOCK_NB):
+        shutil.rmtree(folder, ignore_errors=True)
+        return True
+    return False
+
+
 def _fill(entry: Path, fetch: Fetch) -> Path:
-    """Fetch into a temporary folder and rename it, so that an entry is never incomplete."""
-    unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=entry.parent))
+    """Fetch into another folder and rename it, so that an entry is never incomplete. The entry must be locked."""
+    unfinished = entry.with_name(UNFINISHED + entry.name)
+    shutil.rmtree(unfinished, ignore_errors=True)  # of a process that was killed
+    unfinished.mkdir(mode=0o700)
     try:
         downloaded = fetch(unfinished)
         name = downloaded.file_name if downloaded.file_name not in ("", RECORD) else "weights.safetensors"

@@ -9,6 +9,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from fetching.cache import sha256
+from fetching.disk import is_disk_full
 from fetching.download import Download
 from fetching.errors import DownloadError, DownloadTooLarge
 from fetching.rules import FetchRules
@@ -36,7 +37,7 @@ class HubFile:
         return f"hub:{self.repository}@{self.commit}/{self.file}"
 
     def fetch(self, folder: Path) -> Download:
-        """Download into `folder`. Raises DownloadError."""
+        """Download into `folder`. Raises DownloadError, and OSError for a full disk."""
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import HfHubHTTPError
 
@@ -47,6 +48,8 @@ class HubFile:
                 )
             )
         except (HfHubHTTPError, OSError, ValueError) as error:
+            if is_disk_full(error):
+                raise
             raise DownloadError(f"{self.repository}/{self.file}: {_reason(error)}") from None
         digest = sha256(path)
         if self.sha256 is not None and digest != self.sha256:

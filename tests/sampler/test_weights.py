@@ -1,6 +1,9 @@
 """Tests of LoRAs from files, URLs and the hub, and of the cache of downloads."""
 
+import errno
+import hashlib
 import os
+import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -146,8 +149,6 @@ def fetching(data: bytes, log: list[bytes] | None = None) -> object:
         (folder / "download").write_bytes(data)
         if log is not None:
             log.append(data)
-        import hashlib
-
         return Download(folder / "download", "lora.safetensors", hashlib.sha256(data).hexdigest())
 
     return fetch
@@ -204,6 +205,43 @@ def test_a_download_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(DownloadError), cache.using("key", fail):
         raise AssertionError("never here")
     assert [path for path in tmp_path.iterdir() if path.suffix != ".lock"] == []
+
+
+def test_what_a_killed_process_has_left_is_removed(tmp_path: Path) -> None:
+    cache = DownloadCache(tmp_path, 10**6)
+
+    def unfinished() -> list[Path]:
+        return list(tmp_path.glob(".unfinished-*"))
+
+    def half(folder: Path) -> Download:
+        (folder / "half").write_bytes(b"x")
+        put(cache, "b")  # another process, meanwhile
+        assert unfinished() == [folder]
+        shutil.copytree(folder, tmp_path / "copy")
+        raise DownloadError("broken off")
+
+    with pytest.raises(DownloadError), cache.using("a", half):
+        raise AssertionError("never here")
+    entry = hashlib.sha256(b"a").hexdigest()[:32]
+    for key in ("b", "a"):
+        shutil.copytree(tmp_path / "copy", tmp_path / f".unfinished-{entry}")
+        put(cache, key)
+        assert unfinished() == []
+
+
+@pytest.mark.parametrize("reason", ["Not a directory", "No space left on device"])
+def test_a_folder_that_cannot_be_written_is_named_with_the_remedy(reason: str, tmp_path: Path) -> None:
+    folder = tmp_path / "cache"
+    if reason == "Not a directory":
+        tmp_path.joinpath("file").touch()
+        folder = tmp_path / "file" / "cache"
+
+    def fill_the_disk(_: Path) -> Download:
+        raise OSError(errno.ENOSPC, reason)
+
+    cache, message = DownloadCache(folder, 10**6), rf"cache: .*{reason}.*WEIGHTS_CACHE"
+    with pytest.raises(DownloadError, match=message), cache.using("key", fill_the_disk):
+        raise AssertionError("never here")
 
 
 def test_two_at_once_fetch_once(tmp_path: Path) -> None:
