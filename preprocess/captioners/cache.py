@@ -49,7 +49,7 @@ class CaptionCache:
                 partial.unlink(missing_ok=True)
         except OSError as error:
             raise CaptionerError(
-                f"{self.folder}: captions cannot be cached there ({error}). Set another cache folder."
+                f"{self.folder}: captions cannot be cached there ({error}). Set another cache folder (CAPTION_CACHE)."
             ) from error
 
     def _path(self, key: dict[str, str | int]) -> Path:

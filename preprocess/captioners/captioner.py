@@ -20,7 +20,8 @@ class Captioner(Protocol):
 
     @property
     def model_id(self) -> str:
-        """The identity of the weights: a hub id, or a local folder with a digest of its files."""
+        """The identity of the weights, a part of the cache key: a hub id with its commit, or a local folder with a
+        digest of its files."""
 
     @property
     def prompt(self) -> str:

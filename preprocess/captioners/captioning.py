@@ -21,8 +21,9 @@ def caption_batch(
     known = {digest: cache.read(digest, choice.model_id, choice.prompt) for digest in digests}
     new = {digest: image for digest, image in zip(digests, pictures, strict=True) if known[digest] is None}
     if new:
-        for digest, text in zip(new, captioner().caption(list(new.values())), strict=True):
-            cache.write(digest, choice.model_id, choice.prompt, text)
+        loaded = captioner()
+        for digest, text in zip(new, loaded.caption(list(new.values())), strict=True):
+            cache.write(digest, loaded.model_id, choice.prompt, text)
             known[digest] = text
     return [known[digest] or "" for digest in digests]
 

@@ -10,6 +10,7 @@ from preprocess.captioners.chat_captioner import ChatCaptioner, ask, pad_left
 from preprocess.captioners.choice import CaptionerChoice, Kind
 from preprocess.captioners.cogvlm_captioner import TOKENIZERS, CogvlmCaptioner
 from preprocess.captioners.loading import load_model, load_processor, load_tokenizer
+from preprocess.captioners.registry import identity
 from preprocess.captioners.task_captioner import BlipCaptioner, FlorenceCaptioner
 
 
@@ -17,14 +18,14 @@ def load_florence(choice: CaptionerChoice, device: torch.device) -> Captioner:
     """Load Florence-2, which takes a task as prompt. Raises CaptionerError, as all functions here."""
     processor = load_processor(choice.source, choice.trust_remote_code)
     model = load_model(AutoModelForImageTextToText, choice.source, device, choice.trust_remote_code)
-    return FlorenceCaptioner(choice.model_id, choice.prompt, model, processor)
+    return FlorenceCaptioner(identity(choice.source), choice.prompt, model, processor)
 
 
 def load_blip(choice: CaptionerChoice, device: torch.device) -> Captioner:
     """Load BLIP or BLIP-2."""
     processor = load_processor(choice.source, choice.trust_remote_code)
     model = load_model(AutoModelForImageTextToText, choice.source, device, choice.trust_remote_code)
-    return BlipCaptioner(choice.model_id, choice.prompt, model, processor)
+    return BlipCaptioner(identity(choice.source), choice.prompt, model, processor)
 
 
 def load_chat(choice: CaptionerChoice, device: torch.device) -> Captioner:
@@ -33,14 +34,14 @@ def load_chat(choice: CaptionerChoice, device: torch.device) -> Captioner:
     conversation = ask(choice.model_id, processor, choice.prompt)
     pad_left(processor.tokenizer)
     model = load_model(AutoModelForImageTextToText, choice.source, device, choice.trust_remote_code)
-    return ChatCaptioner(choice.model_id, choice.prompt, model, processor, conversation)
+    return ChatCaptioner(identity(choice.source), choice.prompt, model, processor, conversation)
 
 
 def load_cogvlm(choice: CaptionerChoice, device: torch.device) -> Captioner:
     """Load the original CogVLM with its own code."""
     tokenizer = load_tokenizer(TOKENIZERS.get(choice.source, choice.source), choice.trust_remote_code)
     model = load_model(AutoModelForCausalLM, choice.source, device, choice.trust_remote_code)
-    return CogvlmCaptioner(choice.model_id, choice.prompt, model, tokenizer)
+    return CogvlmCaptioner(identity(choice.source), choice.prompt, model, tokenizer)
 
 
 LOADERS: Mapping[Kind, Callable[[CaptionerChoice, torch.device], Captioner]] = {
@@ -52,5 +53,6 @@ LOADERS: Mapping[Kind, Callable[[CaptionerChoice, torch.device], Captioner]] = {
 
 
 def load_captioner(choice: CaptionerChoice, device: torch.device) -> Captioner:
-    """Load the chosen model on `device`. Raises CaptionerError with what is missing and the remedy."""
+    """Load the chosen model on `device`. Its identity is that of the loaded weights, which may be newer than those at
+    the time of the choice. Raises CaptionerError with what is missing and the remedy."""
     return LOADERS[choice.kind](choice, device)

@@ -8,6 +8,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import try_to_load_from_cache
+
 from preprocess.captioners.captioner import OTHER_WAYS, CaptionerError
 from preprocess.captioners.choice import DEFAULT_PROMPTS, FLORENCE_TASKS, CaptionerChoice, Kind
 
@@ -24,6 +26,8 @@ class KnownCaptioner:
 
 
 DEFAULT_CAPTIONER = "florence-2"
+COMMIT_DIGITS = 12
+"""Digits of a commit in the identity of a model, as git shows them."""
 CAPTIONERS: Mapping[str, KnownCaptioner] = {
     "florence-2": KnownCaptioner(
         "florence-community/Florence-2-large", Kind.FLORENCE, "MIT, 0.8 B, 2 GB: fast and literal"
@@ -67,30 +71,38 @@ def choose_captioner(name: str, *, prompt: str | None, trust_remote_code: bool) 
     config.json, for a model without a short name.
     """
     if known := CAPTIONERS.get(name):
-        source = model_id = known.model_id
-        kind, usual = known.kind, known.prompt
+        source, kind, usual = known.model_id, known.kind, known.prompt
         trust_remote_code = trust_remote_code and kind is Kind.COGVLM
     else:
-        source, model_id, usual = name, _identity(name), None
-        kind = _kind(name)
+        _require_form(name)
+        source, kind, usual = name, _kind(name), None
     if kind is Kind.COGVLM and not trust_remote_code:
         raise CaptionerError(_untrusted(name))
     prompt = prompt or usual or DEFAULT_PROMPTS[kind]
     if kind is Kind.FLORENCE and prompt not in FLORENCE_TASKS:
         raise CaptionerError(_no_task(name, prompt))
-    return CaptionerChoice(source, model_id, kind, prompt, trust_remote_code)
+    return CaptionerChoice(source, identity(source), kind, prompt, trust_remote_code)
 
 
-def _identity(name: str) -> str:
-    """Return the identity for cached captions. A folder's includes its files' sizes and times, since its files may
-    change."""
-    if not name or not (folder := Path(name)).is_dir():
-        if not re.fullmatch(r"\w[\w.-]*/[\w.-]+", name):
-            raise CaptionerError(_unknown(name))
-        return name
-    files = sorted(path for path in folder.iterdir() if path.is_file())
-    facts = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    return f"{folder.resolve()}@{hashlib.sha256(repr(facts).encode()).hexdigest()[:16]}"
+def identity(source: str) -> str:
+    """Return the identity of a model for cached captions, without asking the hub.
+
+    That of a folder includes its files' sizes and times, and that of a hub model the commit that was downloaded last,
+    since both may change. A hub model that was not downloaded yet is its id.
+    """
+    folder = Path(source)
+    if folder.is_dir():
+        files = sorted(path for path in folder.iterdir() if path.is_file())
+        facts = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+        return f"{folder.resolve()}@{hashlib.sha256(repr(facts).encode()).hexdigest()[:16]}"
+    config = try_to_load_from_cache(source, "config.json")
+    return f"{source}@{Path(config).parent.name[:COMMIT_DIGITS]}" if isinstance(config, str) else source
+
+
+def _require_form(name: str) -> None:
+    """Raises CaptionerError for a name that is neither a folder nor has the form of a hub id."""
+    if not (name and Path(name).is_dir()) and not re.fullmatch(r"\w[\w.-]*/[\w.-]+", name):
+        raise CaptionerError(_unknown(name))
 
 
 def _kind(source: str) -> Kind:

@@ -30,8 +30,9 @@ CACHE_VARIABLE = "CAPTION_CACHE"
 
 def cache_folder() -> Path:
     """Return the cache folder of captions: CAPTION_CACHE, else a folder in the user's cache."""
-    usual = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lora-trainer" / "captions"
-    return Path(os.environ.get(CACHE_VARIABLE) or usual)
+    if chosen := os.environ.get(CACHE_VARIABLE):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lora-trainer" / "captions"
 
 
 def caption_missing(

@@ -1,6 +1,7 @@
 """Tests of the caption cache: an image that was captioned once is not captioned again."""
 
 import json
+import shutil
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -8,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import pytest
 from PIL import Image
 
@@ -106,6 +108,31 @@ def test_a_damaged_entry_is_made_again(damage: bytes, tmp_path: Path) -> None:
     assert json.loads(entry.read_text())["caption"] == "10 wide"
 
 
+def test_another_commit_of_a_hub_model_is_asked_anew(
+    tiny_captioner: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    repository, cache = tmp_path / "hub" / "models--tiny--blip", CaptionCache(tmp_path / "captions")
+    (repository / "refs").mkdir(parents=True)
+
+    def choice_at(commit: str) -> CaptionerChoice:
+        if not (repository / "snapshots" / commit).exists():
+            shutil.copytree(tiny_captioner("blip"), repository / "snapshots" / commit)
+        (repository / "refs" / "main").write_text(commit)
+        return choose_captioner("tiny/blip", prompt=None, trust_remote_code=False)
+
+    first = choice_at("a" * 40)
+    newer = load_captioner(choice_at("b" * 40), CPU)  # the hub had another commit when the model was loaded
+    assert newer.model_id == f"tiny/blip@{'b' * 12}"
+    caption_batch([picture("red")], first, lambda: newer, cache)
+    again = caption_batch([picture("red")], choice_at("b" * 40), lambda: pytest.fail("is loaded again"), cache)
+    assert again == ["a red picture"]
+    onlooker = Onlooker()
+    caption_batch([picture("red")], choice_at("a" * 40), onlooker.load, cache)
+    assert onlooker.loaded == 1
+
+
 def test_an_empty_answer_is_remembered_too(tmp_path: Path) -> None:
     cache = CaptionCache(tmp_path)
     cache.write("pixels", "model", "prompt", "")
@@ -127,7 +154,7 @@ def test_what_was_captioned_before_an_error_stays_in_the_cache(tmp_path: Path) -
 
 def test_a_cache_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(CaptionerError, match="another cache folder"):
+    with pytest.raises(CaptionerError, match="another cache folder.*CAPTION_CACHE"):
         captioned(widths(10), CHOICE, Onlooker().load, CaptionCache(tmp_path / "file"))
 
 
