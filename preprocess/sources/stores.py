@@ -3,6 +3,7 @@
 Credentials come only from the environment, where each store's own library finds them.
 """
 
+import hashlib
 import math
 import re
 from collections.abc import Iterator
@@ -31,6 +32,9 @@ CREDENTIALS = {
     "abfs": "AZURE_STORAGE_CONNECTION_STRING",
 }
 """Environment variables, by scheme."""
+VERSIONS = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "updated")
+"""Names that stores have for a file's digest or time, in order of preference."""
+STATE_DIGITS = 16
 NO_CREDENTIALS = ("NoCredentialsError", "ClientAuthenticationError", "DefaultCredentialsError", "RefreshError")
 """Errors of botocore, azure and google."""
 
@@ -76,6 +80,28 @@ def size_of(address: str) -> int:
     with errors_of_store(address):
         store, path = _store(address)
         return int(store.size(path))
+
+
+def state_of(source: str) -> str:
+    """Return a text that changes with the content of a source: the size and time of local files, the size and digest or
+    time of a file in a store. "" where neither is known: of a missing file, a store that fails, an https URL, and a
+    dataset of the hub."""
+    path = local_path(source) or Path(source)
+    if path.exists():
+        found = sorted(path.rglob("*")) if path.is_dir() else [path]
+        facts = [(each.relative_to(path), each.stat()) for each in found if each.is_file()]
+        listed = [f"{name} {status.st_size} {status.st_mtime_ns}" for name, status in facts]
+        return hashlib.sha256("\n".join(listed).encode(errors="surrogateescape")).hexdigest()[:STATE_DIGITS]
+    if not source.startswith(tuple(f"{scheme}://" for scheme in CREDENTIALS)):
+        return ""
+    try:
+        with errors_of_store(source):
+            store, inside = _store(source)
+            facts_of_file = store.info(inside)
+    except DatasetError:
+        return ""
+    known = [f"{name} {facts_of_file[name]}" for name in ("size", *VERSIONS) if facts_of_file.get(name)]
+    return hashlib.sha256("\n".join(known[:2]).encode()).hexdigest()[:STATE_DIGITS]
 
 
 def fetch(address: str, target: Path, max_bytes: int) -> Path:

@@ -11,19 +11,23 @@ from typing import TypedDict
 from preprocess.errors import DatasetError, SetupError
 from preprocess.name_lists import first_names
 from preprocess.sources.references import is_remote
-from preprocess.sources.stores import local_path
-from trainer.data.feature_encoding import begun
+from preprocess.sources.stores import local_path, state_of
+from preprocess.workers.parallel import ordered_map
+from trainer.data.feature_encoding import begun, has_changed
 from trainer.data.feature_shards import FeaturePlan, ShardRecord, read_record, read_shard, record_of
 
+AT_ONCE = 16
+"""Number of sources whose state is requested at the same time: stores answer slowly."""
 ROUNDS = 3
 """Number of attempts to read a shard of a store."""
 
 
 class Task(TypedDict):
-    """One shard, as the engine gets it."""
+    """One shard, as the engine gets it. `state`: of the source, for the record."""
 
     number: int
     source: str
+    state: str
 
 
 class Answer(TypedDict):
@@ -56,23 +60,33 @@ def encode_in_rounds(
     """Yield the number and record of every shard: first those that are already encoded, then each when it is finished.
 
     Raises DatasetError for a folder with other sources or settings, SetupError immediately if no shard can be encoded,
-    and ShardsMissing at the end if sources could not be read. Finished shards are kept.
+    and ShardsMissing at the end if sources could not be read. Finished shards are kept, except those whose source has
+    changed since.
     """
     with begun(plan, folder):
+        states = list(ordered_map(state_of, plan.sources, AT_ONCE))
+        for number, source in enumerate(plan.sources):
+            record = record_of(folder, number)
+            if record.is_file() and has_changed(read_record(folder, number), states[number]):
+                tell(f"{source}: has changed since it was encoded; it is encoded again")
+                record.unlink()
         pending = [number for number in range(len(plan.sources)) if not record_of(folder, number).is_file()]
         for number in sorted(set(range(len(plan.sources))) - set(pending)):
             yield number, read_shard(folder, number)
         if pending:
-            yield from _in_rounds(plan.sources, pending, folder, answers, tell)
+            tasks = [Task(number=each, source=plan.sources[each], state=states[each]) for each in pending]
+            yield from _in_rounds(tasks, len(plan.sources), folder, answers, tell)
 
 
 def _in_rounds(
-    sources: Sequence[str], numbers: Sequence[int], folder: Path, answers: Answers, tell: Tell
+    tasks: Sequence[Task], total: int, folder: Path, answers: Answers, tell: Tell
 ) -> Iterator[tuple[int, ShardRecord]]:
+    """`total`: the number of all shards."""
+    sources = {task["number"]: task["source"] for task in tasks}
     problems: dict[int, str] = {}
-    pending = list(numbers)
+    pending = list(tasks)
     for _ in range(ROUNDS):
-        for got in answers([Task(number=each, source=sources[each]) for each in pending]):
+        for got in answers(pending):
             number = int(got["number"])
             _require_answer(got, sources[number])
             if not got["problem"]:
@@ -83,11 +97,11 @@ def _in_rounds(
             if number not in problems:
                 tell(line + ("; it is tried again after the others" if _in_a_store(sources[number]) else ""))
             problems[number] = line
-        pending = [each for each in pending if each in problems and _in_a_store(sources[each])]
+        pending = [task for task in pending if task["number"] in problems and _in_a_store(task["source"])]
         if not pending:
             break
     if problems:
-        count = f"{len(problems)} of {len(sources)} shards are not encoded; the same command continues with them: "
+        count = f"{len(problems)} of {total} shards are not encoded; the same command continues with them: "
         raise ShardsMissing(count + first_names(list(problems.values()), "; "))
 
 

@@ -23,6 +23,7 @@ from fetching.disk import is_disk_full
 from preprocess.dataset import DATASET_FILE, Example, PreparedDataset, Rejected, View
 from preprocess.errors import DatasetError, SetupError
 from preprocess.prepare import BaseRequirements, prepare
+from preprocess.sources.stores import local_path
 from settings.preparation import DataConfig
 from trainer.data.feature_shards import (
     MASK,
@@ -57,19 +58,45 @@ def begun(plan: FeaturePlan, folder: Path) -> Iterator[None]:
 
 
 def encode_shard(
-    number: int, source: str, config: DataConfig, base: BaseRequirements, family: ModelFamily, folder: Path
+    number: int,
+    source: str,
+    config: DataConfig,
+    base: BaseRequirements,
+    family: ModelFamily,
+    folder: Path,
+    state: str = "",
 ) -> ShardRecord:
-    """Prepare and encode one source. Its record is written last. Raises DatasetError; SetupError for a full disk."""
+    """Prepare and encode one source. Its record is written last. `state`: of the source, for the record. Raises
+    DatasetError; SetupError for a full disk."""
     try:
         with tempfile.TemporaryDirectory(prefix=f"{SCRATCH}{number:05d}-", dir=folder) as scratch:
+            content = content_of(source)
             dataset = _prepared(source, config, base, Path(scratch))
-            return _write(number, source, dataset, family, folder)
+            record = ShardRecord(source, "", (), dataset.rejected, dataset.warnings, state, content)
+            return _write(number, record, dataset, family, folder)
     except Exception as error:
         if not is_disk_full(error):
             raise
         raise SetupError(
             f"{source}: the disk of {folder} is full. Free some space; the same command continues with this shard"
         ) from error
+
+
+def has_changed(record: ShardRecord, state: str) -> bool:
+    """Whether the source of a shard has changed. `state`: its state now. A local file is read only if its time has
+    changed. A source whose state is unknown, such as a deleted file, has not changed."""
+    if "" in (record.state, state) or record.state == state:
+        return False
+    return not record.content or content_of(record.source) != record.content
+
+
+def content_of(source: str) -> str:
+    """The SHA-256 of a local file, "" for other sources and for a file that cannot be read."""
+    path = local_path(source) or Path(source)
+    try:
+        return sha256(path) if path.is_file() else ""
+    except OSError:
+        return ""
 
 
 def times_killed(folder: Path, number: int) -> int:
@@ -90,7 +117,10 @@ def _prepared(source: str, config: DataConfig, base: BaseRequirements, scratch: 
         return PreparedDataset(scratch / "dataset", (), tuple(rows), ())
 
 
-def _write(number: int, source: str, dataset: PreparedDataset, family: ModelFamily, folder: Path) -> ShardRecord:
+def _write(
+    number: int, record: ShardRecord, dataset: PreparedDataset, family: ModelFamily, folder: Path
+) -> ShardRecord:
+    """Write tensors, previews and the record, to which digest and examples are added."""
     tensors: dict[str, Tensor] = {}
     for index, example in enumerate(dataset.examples):
         for place, view in enumerate(example.views):
@@ -109,7 +139,7 @@ def _write(number: int, source: str, dataset: PreparedDataset, family: ModelFami
     shutil.rmtree(folder / previews, ignore_errors=True)  # left by a process that was killed
     shutil.copytree(dataset.folder / "previews", folder / previews)
     examples = tuple(_kept(example, previews) for example in dataset.examples)
-    record = ShardRecord(source, digest, examples, dataset.rejected, dataset.warnings)
+    record = replace(record, sha256=digest, examples=examples)
     text = json.dumps(asdict(record), ensure_ascii=False, indent=1)
     _atomically(record_of(folder, number), lambda path: path.write_text(text, encoding="utf-8"))
     return record

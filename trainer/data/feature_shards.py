@@ -40,13 +40,16 @@ class FeaturePlan:
 
 @dataclass(frozen=True)
 class ShardRecord:
-    """The result of one source. `sha256`: of its tensors; "" if no image was usable."""
+    """The result of one source. `sha256`: of its tensors; "" if no image was usable. `state`: of the source when it was
+    encoded, as `state_of` returns it; "" if unknown. `content`: the SHA-256 of a source that is a local file."""
 
     source: str
     sha256: str
     examples: tuple[Example, ...]
     rejected: tuple[Rejected, ...]
     warnings: tuple[str, ...]
+    state: str = ""
+    content: str = ""
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ def encode_features(
     def answers(tasks: Sequence[Task]) -> Iterator[Answer]:
         for task in tasks:
             try:
-                encode_shard(task["number"], task["source"], config, base, family, folder)
+                encode_shard(task["number"], task["source"], config, base, family, folder, task["state"])
             except SetupError:
                 raise
             except DatasetError as error:

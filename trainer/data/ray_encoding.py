@@ -70,7 +70,7 @@ class ShardEncoder:
             return answer(number, problem=f"{problem}(--workers), or use smaller shards")
         try:
             family, base = self._base
-            encode_shard(number, source, self._config, base, family, self._folder)
+            encode_shard(number, source, self._config, base, family, self._folder, task["state"])
         except (SetupError, ConfigError, BaseModelError) as error:
             return answer(number, setup=str(error))
         except DatasetError as error:

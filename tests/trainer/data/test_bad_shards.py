@@ -219,3 +219,34 @@ def test_shards_without_a_usable_image_are_an_error_of_the_training(encode: Enco
     encode([str(tmp_path / f"{number}.tar") for number in range(SHARDS)], tmp_path / "out")
     with pytest.raises(DatasetError, match=f"out: none of the images in {SHARDS} shards was usable"):
         read_features(tmp_path / "out")
+
+
+def test_a_shard_whose_tar_has_changed_is_encoded_again(encode: Encode, tmp_path: Path) -> None:
+    sources, output, told = [str(tmp_path / f"{number}.tar") for number in range(SHARDS)], tmp_path / "out", list[str]()
+    for number, source in enumerate(sources):
+        Path(source).write_bytes(tar(number))
+    encode(sources, output)
+    Path(sources[0]).touch()  # the same content
+    Path(sources[1]).unlink()
+    other = tar(8)
+    Path(sources[BAD]).write_bytes(other)
+    before = {number: record_of(output, number).read_bytes() for number in range(SHARDS)}
+    encode(sources, output, told.append)
+    assert told == [f"{sources[BAD]}: has changed since it was encoded; it is encoded again"]
+    assert [number for number in before if record_of(output, number).read_bytes() != before[number]] == [BAD]
+    assert [example.caption for example in read_features(output).examples][BAD] == "a TOK robot, number 8"
+    Path(sources[BAD]).write_bytes(other[:700])
+    with pytest.raises(ShardsMissing, match="^1 of 4 shards"):
+        encode(sources, output)
+    assert done_of(output) == ALL_BUT_THE_BAD_ONE
+
+
+def test_a_shard_whose_file_in_a_store_has_changed_is_encoded_again(encode: Encode, s3: Store, tmp_path: Path) -> None:
+    put(s3)
+    encode([S3], tmp_path / "out")
+    told = list[str]()
+    s3.client.put_object(Bucket="open", Key=f"{BAD}.tar", Body=tar(8))
+    s3fs.S3FileSystem.clear_instance_cache()
+    encode([S3], tmp_path / "out", told.append)
+    assert told == [f"s3://open/{BAD}.tar: has changed since it was encoded; it is encoded again"]
+    assert [example.caption for example in read_features(tmp_path / "out").examples][BAD] == "a TOK robot, number 8"

@@ -23,6 +23,7 @@ from job.stages.prepare import _with_class_images
 from preprocess.dataset import PreparedDataset
 from preprocess.errors import DatasetError
 from preprocess.prepare import BaseRequirements, prepare
+from preprocess.sources.stores import state_of
 from service.features.command_line import main
 from settings.preparation import DataConfig
 from settings.record import ConfigError, build_settings
@@ -152,7 +153,7 @@ def test_after_ten_kills_of_rays_actors_the_features_are_those_of_an_undisturbed
         def work() -> None:
             for number, source in enumerate(plan.sources):
                 if not record_of(output, number).is_file():  # noqa: B023
-                    answer = encoder({"number": number, "source": source})  # noqa: B023
+                    answer = encoder({"number": number, "source": source, "state": state_of(source)})  # noqa: B023
                     assert not answer["problem"] and not answer["trace"], answer
 
         with begun(plan, output):

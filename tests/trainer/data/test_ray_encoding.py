@@ -167,12 +167,12 @@ def test_a_shard_that_kills_its_workers_is_given_up_and_named(tmp_path: Path) ->
     encoder = ShardEncoder(no_base, build_settings(DataConfig, OPTIONS), "0" * 16, tmp_path, tmp_path)
     for attempt in range(ray_encoding.MOST_KILLS):
         (tmp_path / f"{SCRATCH}00007-{attempt}").mkdir()
-    given_up = encoder({"number": 7, "source": "s3://b/7.tar"})
+    given_up = encoder({"number": 7, "source": "s3://b/7.tar", "state": ""})
     assert (
         given_up["problem"].startswith("s3://b/7.tar: 4 workers were killed while encoding it")
         and not given_up["trace"]
     )
-    other = encoder({"number": 8, "source": "s3://b/8.tar"})
+    other = encoder({"number": 8, "source": "s3://b/8.tar", "state": ""})
     assert "cannot read" in other["setup"] and "shared disk" in other["setup"]  # the folder has no features.json
 
 
