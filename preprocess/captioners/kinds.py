@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 from preprocess.captioners.captioner import Captioner
 from preprocess.captioners.chat_captioner import ChatCaptioner, ask, pad_left
 from preprocess.captioners.choice import CaptionerChoice, Kind
-from preprocess.captioners.cogvlm_captioner import TOKENIZERS, CogvlmCaptioner
+from preprocess.captioners.cogvlm_captioner import CogvlmCaptioner, tokenizer_of
 from preprocess.captioners.loading import load_model, load_processor, load_tokenizer
 from preprocess.captioners.registry import identity
 from preprocess.captioners.task_captioner import BlipCaptioner, FlorenceCaptioner
@@ -39,7 +39,8 @@ def load_chat(choice: CaptionerChoice, device: torch.device) -> Captioner:
 
 def load_cogvlm(choice: CaptionerChoice, device: torch.device) -> Captioner:
     """Load the original CogVLM with its own code."""
-    tokenizer = load_tokenizer(TOKENIZERS.get(choice.source, choice.source), choice.trust_remote_code)
+    tokenizer = load_tokenizer(tokenizer_of(choice.source), choice.trust_remote_code)
+    pad_left(tokenizer)  # the model's code needs a padding token, in the places of the image
     model = load_model(AutoModelForCausalLM, choice.source, device, choice.trust_remote_code)
     return CogvlmCaptioner(identity(choice.source), choice.prompt, model, tokenizer)
 

@@ -11,7 +11,17 @@ from fetching.errors import DownloadError
 from fetching.hub_connection import require_hub
 from preprocess.captioners.captioner import OTHER_WAYS, CaptionerError
 
-OPTIONAL_PACKAGES = ("torchvision", "num2words", "sentencepiece", "protobuf", "tiktoken", "einops", "xformers", "timm")
+OPTIONAL_PACKAGES = (
+    "torchvision",
+    "num2words",
+    "sentencepiece",
+    "protobuf",
+    "tiktoken",
+    "einops",
+    "xformers",
+    "timm",
+    "triton",
+)
 
 
 def load_model(model_class: Any, source: str, device: torch.device, trust_remote_code: bool) -> Any:
@@ -82,6 +92,8 @@ def loading_errors(source: str) -> Iterator[None]:
 
 def _missing_package(source: str, error: ImportError) -> str:
     text = str(error).lower()
+    if "cannot import name" in text or (error.name or "").startswith("transformers."):
+        return f"{source}: its code does not run with this version of transformers ({error}). {OTHER_WAYS}"
     packages = [package for package in OPTIONAL_PACKAGES if package in text] or [error.name or _first_line(error)]
     matching = f" (the release made for torch {torch.__version__.split('+')[0]})" if "torchvision" in packages else ""
     return f"{source}: needs a package that is not installed. Install {', '.join(packages)}{matching}. {OTHER_WAYS}"

@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from preprocess.captioners import loading
 from preprocess.captioners.captioner import Captioner, CaptionerError
 from preprocess.captioners.chat_captioner import MAX_PIXELS, ChatCaptioner, ask, at_most, spoken
+from preprocess.captioners.cogvlm_captioner import tokenizer_of
 from preprocess.captioners.kinds import load_captioner
 from preprocess.captioners.registry import CAPTIONERS, choose_captioner
 from tests.preprocess.captioners.tiny_captioners import (
@@ -268,32 +269,55 @@ def test_a_picture_that_the_processor_cannot_take_is_an_error_of_the_captioner(
 
 COGVLM_CODE = """
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, PreTrainedModel
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
 class TinyCogVLMConfig(LlamaConfig):
     model_type = "tiny_cogvlm"
 
-class CogVLMForCausalLM(LlamaForCausalLM):
+class CogVLMForCausalLM(PreTrainedModel):
     config_class = TinyCogVLMConfig
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.lm_head = torch.nn.Linear(1, config.vocab_size)
+        self.post_init()
+
+    def _init_weights(self, module):
+        pass
 
     def build_conversation_input_ids(self, tokenizer, *, query, history, images):
         ids = torch.tensor(tokenizer(query).input_ids)
         pixels = torch.tensor(list(images[0].resize((1, 1)).getdata())[0]) / 255.0
         return {"input_ids": ids, "token_type_ids": ids * 0, "attention_mask": ids * 0 + 1, "images": [pixels]}
 
-    def generate(self, input_ids, token_type_ids, attention_mask, images, **settings):
+    def prepare_inputs_for_generation(
+        self, input_ids, token_type_ids, images=None, past_key_values=None, attention_mask=None, **settings
+    ):
+        assert input_ids.shape == token_type_ids.shape == attention_mask.shape
+        if past_key_values:
+            input_ids = input_ids[:, -1:]
+        return {"input_ids": input_ids, "images": images, "past_key_values": past_key_values, **settings}
+
+    def forward(self, input_ids, images, past_key_values, use_cache, return_dict):
         if self.config.outdated:
-            raise AttributeError("'tuple' object has no attribute 'get_seq_length'")
-        answer = torch.tensor([[5 + int(images[0][0].argmax()), 2]])
-        return torch.cat([input_ids, answer], dim=1)
+            self._extract_past_from_model_output
+        if past_key_values is None:  # the colour of the image, then "picture", then the end
+            keys, answer = input_ids[:, None, :, None], 5 + int(images[0][0].argmax())
+        else:
+            keys = torch.cat([past_key_values[0][0], input_ids[:, None, :, None]], dim=2)
+            answer = 2 if int(input_ids[0, -1]) == 8 else 8
+        logits = torch.nn.functional.one_hot(torch.tensor([[answer]]), self.config.vocab_size).float()
+        return CausalLMOutputWithPast(logits=logits, past_key_values=((keys, keys),))
 """
 
 
 def make_cogvlm(folder: Path, outdated: bool) -> Path:
     """Write a repository with its own code, as the original CogVLM has: its config has no native model_type."""
     tokenizer = word_tokenizer()
-    config = transformers.LlamaConfig(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1, **{})
-    saved(folder, transformers.LlamaForCausalLM(config), tokenizer)
+    saved(folder, transformers.LlamaConfig(vocab_size=len(tokenizer), eos_token_id=2), tokenizer)
+    head = {"lm_head.weight": torch.zeros(len(tokenizer), 1), "lm_head.bias": torch.zeros(len(tokenizer))}
+    save_file(head, folder / "model.safetensors", {"format": "pt"})
     written = json.loads((folder / "config.json").read_text())
     written |= {"model_type": "tiny_cogvlm", "architectures": ["CogVLMForCausalLM"], "outdated": outdated}
     names = {"AutoConfig": "tiny_code.TinyCogVLMConfig", "AutoModelForCausalLM": "tiny_code.CogVLMForCausalLM"}
@@ -315,16 +339,33 @@ def test_cogvlm_is_refused_unless_its_code_is_trusted(tmp_path: Path) -> None:
             load_captioner(choose_captioner(name, prompt=None, trust_remote_code=False), CPU)
 
 
+def test_the_first_cogvlm_has_the_tokenizer_that_its_repositories_lack(tmp_path: Path) -> None:
+    for name in ("THUDM/cogvlm-chat-hf", "zai-org/cogvlm-base-490-hf", str(tmp_path / "cogvlm-chat-hf")):
+        assert tokenizer_of(name) == "lmsys/vicuna-7b-v1.5"
+    word_tokenizer().save_pretrained(tmp_path / "cogvlm-own")
+    for name in ("THUDM/cogvlm2-llama3-chat-19B", str(tmp_path / "cogvlm-own")):
+        assert tokenizer_of(name) == name
+
+
 @pytest.mark.usefixtures("_modules_in")
 def test_cogvlm_answers_when_its_code_is_trusted(tmp_path: Path) -> None:
     folder = make_cogvlm(tmp_path / "cogvlm", outdated=False)
     captioner = load_captioner(choose_captioner(str(folder), prompt=QUESTION, trust_remote_code=True), CPU)
-    assert captioner.caption(pictures()) == [colour for colour, _ in SEEN]
+    assert captioner.caption(pictures()) == [f"{colour} picture" for colour, _ in SEEN]
+
+
+@pytest.mark.usefixtures("_modules_in")
+def test_code_that_imports_what_transformers_no_longer_has_is_not_a_missing_package(tmp_path: Path) -> None:
+    folder = make_cogvlm(tmp_path / "cogvlm", outdated=False)
+    code = COGVLM_CODE.replace("import CausalLMOutputWithPast", "import CausalLMOutputWithPast, GoneOutput")
+    (folder / "tiny_code.py").write_text(code)
+    with pytest.raises(CaptionerError, match="does not run with this version of transformers.*GoneOutput.*none"):
+        load_captioner(choose_captioner(str(folder), prompt=QUESTION, trust_remote_code=True), CPU)
 
 
 @pytest.mark.usefixtures("_modules_in")
 def test_code_of_cogvlm_that_no_longer_runs_names_its_successor(tmp_path: Path) -> None:
     folder = make_cogvlm(tmp_path / "outdated", outdated=True)
     captioner = load_captioner(choose_captioner(str(folder), prompt=QUESTION, trust_remote_code=True), CPU)
-    with pytest.raises(CaptionerError, match="get_seq_length.*glm-4v"):
+    with pytest.raises(CaptionerError, match="_extract_past_from_model_output.*glm-4v"):
         captioner.caption(pictures())
