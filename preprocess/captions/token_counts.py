@@ -21,14 +21,24 @@ def token_counter(location: str) -> TokenCounter:
 def _load(location: str) -> list[Any]:
     from transformers import AutoTokenizer
 
-    folder = Path(location)
-    subfolders = [name for name in SUBFOLDERS if (folder / name).is_dir()] if folder.is_dir() else list(SUBFOLDERS)
     try:
-        if folder.is_dir() and not subfolders:
+        subfolders = [name for name in SUBFOLDERS if _is_there(location, name)]
+        if not subfolders:
             return [AutoTokenizer.from_pretrained(location)]
         return [AutoTokenizer.from_pretrained(location, subfolder=name) for name in subfolders]
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError) as error:
         reason = " ".join(str(error).split())
         raise DatasetError(
             f"tokenizer {location}: cannot be loaded ({reason}). Check the name and the network"
         ) from error
+
+
+def _is_there(location: str, subfolder: str) -> bool:
+    """Whether a folder or hub model has the subfolder with a tokenizer: many base models have only one. Raises
+    OSError."""
+    from transformers.utils import cached_file
+
+    if (folder := Path(location)).is_dir():
+        return (folder / subfolder).is_dir()
+    options = {"subfolder": subfolder, "_raise_exceptions_for_missing_entries": False}
+    return cached_file(location, "tokenizer_config.json", **options) is not None
