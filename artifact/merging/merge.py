@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import count as count_from
 from pathlib import Path
 from typing import Literal
@@ -20,13 +21,15 @@ from artifact.merging.low_rank import Fit, nearest_lora, relative_error
 from artifact.merging.on_base import ON_BASE, merged_on_base
 from artifact.merging.plain import Outcome, at_rank, concatenated, network_header, plain_lora, squared_norm
 from artifact.merging.resize import require_layers, require_use_for_base
-from artifact.metadata import TRIGGER_PHRASE, words_header
+from artifact.metadata import TRIGGER_PHRASE, own_header, words_header
 from families.lora_files import has_kohya_names
 
 Mode = Literal["concat", "linear", "svd", "ties", "dare", "klora", "ziplora", "closed-form"]
 MODES: tuple[Mode, ...] = ("concat", "linear", "svd", "ties", "dare", "klora", "ziplora", "closed-form")
 OF_TWO = ("klora", "ziplora")
 DENSITY = 0.5
+OF_THE_BASE = ("base_config", "base_revision", "vae", "prediction_type", "zero_terminal_snr", "mixed_precision")
+"""Settings of a training that say how its base model is loaded."""
 REMEDY = "Merge with --mode svd --rank R --base BASE: its change of the base weights then becomes part of a plain LoRA."
 
 
@@ -74,6 +77,7 @@ def merge(
         layers, fits = _combined(files, weights, mode, rank or 1, density or DENSITY, notes)
         outcome = Outcome(fits)
     header |= network_header(files[0].header, layers)
+    header |= _base_header(files, triggers)
     header["modelspec.merged_from"] = ", ".join(source.name for source in sources)
     if phrase := _trigger_phrase(files, triggers):
         header[TRIGGER_PHRASE] = phrase
@@ -115,6 +119,20 @@ def joined_words(files: Sequence[LoraFile], notes: list[str]) -> tuple[dict[str,
             count += len(names)
     encoders = with_words[0].tokens if with_words else {}
     return triggers, {name: torch.cat([artifact.tokens[name] for artifact in with_words]) for name in encoders}
+
+
+def _base_header(files: Sequence[LoraFile], triggers: Mapping[str, list[str]]) -> dict[str, str]:
+    """Return a description with the base model, so that images are generated on it; empty if the files do not name the
+    same one. Steps, data and other settings of the trainings are left out."""
+    described = [file.artifact.description for file in files]
+    first = described[0]
+    if first is None or len({one and (one.base_model, one.base_fingerprint) for one in described}) > 1:
+        return {}
+    words = triggers or {word: [] for file in files for word in file.artifact.triggers}
+    config = {name: first.config[name] for name in OF_THE_BASE if name in first.config}
+    merged = replace(first, triggers=dict(words), steps=0, config=config, dataset_digest="", recommended_scale=1.0,
+                     sample_prompts=[])  # fmt: skip
+    return own_header(merged)
 
 
 def _trigger_phrase(files: Sequence[LoraFile], triggers: Iterable[str]) -> str:

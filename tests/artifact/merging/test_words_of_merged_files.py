@@ -42,6 +42,30 @@ def test_the_header_names_the_words_of_all_files(tmp_path: Path) -> None:
     assert read_header(tmp_path / "merged.safetensors")["modelspec.trigger_phrase"] == "TOK, cat, dog"
 
 
+def of_base(path: Path, word: str, base: str, config: dict[str, object]) -> Path:
+    fingerprint, triggers = base.rpartition("/")[2], {word: ["<s0>"]}
+    description = ArtifactDescription("sd15", base, fingerprint, "epsilon", triggers, 9, config, "d", 0.7, ["a cat"])
+    rows = {"clip_l": torch.rand(1, 768)}
+    write_layers(LAYER, FAMILY | own_header(description) | words_header(triggers, rows), path)
+    return path
+
+
+def test_the_merged_file_names_the_base_model_of_its_files(tmp_path: Path) -> None:
+    config: dict[str, object] = {"vae": "me/vae", "rank": 4, "trigger_word": "CAT", "class_word": "cat"}
+    cat = of_base(tmp_path / "cat.safetensors", "CAT", "me/tuned", config)
+    ink = of_base(tmp_path / "ink.safetensors", "INK", "me/tuned", {})
+    other = of_base(tmp_path / "other.safetensors", "DOG", "me/other", {})
+    merge([cat, ink], [1.0, 1.0], tmp_path / "both.safetensors")
+    merge([cat, other], [1.0, 1.0], tmp_path / "apart.safetensors")
+    merge([cat, written(tmp_path / "foreign.safetensors")], [1.0, 1.0], tmp_path / "unknown.safetensors")
+    words = {"CAT": ["<s0>"], "INK": ["<s1>"]}
+    assert Artifact.read(tmp_path / "both.safetensors").description == ArtifactDescription(
+        "sd15", "me/tuned", "tuned", "epsilon", words, 0, {"vae": "me/vae"}
+    )
+    for name in ("apart", "unknown"):
+        assert Artifact.read(tmp_path / f"{name}.safetensors").description is None
+
+
 def test_a_file_that_is_given_twice_is_added_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one, two = written(tmp_path / "a.safetensors"), written(tmp_path / "b.safetensors")
     given: list[tuple[list[str], list[float]]] = []
