@@ -65,7 +65,7 @@ def test_every_argument_is_typed() -> None:
     assert not untyped
 
 
-def test_tests_lie_as_the_rooms_do() -> None:
-    rooms = {path.parts[0] for path in _python_files() if len(path.parts) > 1 and path.parts[0] != "tests"}
+def test_the_folders_of_tests_are_named_after_the_packages() -> None:
+    packages = {path.parts[0] for path in _python_files() if len(path.parts) > 1 and path.parts[0] != "tests"}
     tested = {path.parts[1] for path in _python_files() if path.parts[0] == "tests" and len(path.parts) > 2}
-    assert tested - {"learning", "docs"} <= rooms
+    assert tested - {"learning", "docs"} <= packages

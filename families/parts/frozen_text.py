@@ -25,13 +25,15 @@ class FrozenText:
     """
 
     def __init__(
-        self, load: Callable[[], ReadPrompts], room: Callable[[], AbstractContextManager[None]] = nullcontext
+        self,
+        load: Callable[[], ReadPrompts],
+        free_memory: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         """`load`: loads the model, and returns a function that encodes a prompt. The function is dropped after use.
 
-        `room`: a context that frees memory while prompts are read ahead, such as `aside`.
+        `free_memory`: a context that frees memory while prompts are read ahead, such as `aside`.
         """
-        self._load, self._room = load, room
+        self._load, self._free_memory = load, free_memory
         self._files: PromptFiles | None = None
         self._kept: dict[str, PromptFeatures] = {}
         self._most = IN_MEMORY
@@ -48,7 +50,7 @@ class FrozenText:
             return
         if self._files is None:
             self._most = max(self._most, len(self._kept) + len(missing))
-        with self._room():
+        with self._free_memory():
             for _ in self._encoded(missing):
                 pass
 

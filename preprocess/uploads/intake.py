@@ -80,9 +80,9 @@ def take_in(
     parts: list[_Part] = []
     rejected: list[Rejected] = []
     for index, (source, label) in enumerate(zip(sources, source_labels(sources), strict=True)):
-        room = scratch / str(index)
-        room.mkdir(parents=True)
-        for part in _parts(source, room, taking):
+        target = scratch / str(index)
+        target.mkdir(parents=True)
+        for part in _parts(source, target, taking):
             parts.append(replace(part, beginning=label + part.beginning, source=index))
             rejected += [Rejected(label + row.source, row.reason) for row in part.rejected]
     archives = [(part.archive, part.folder) for part in parts if part.archive is not None]
@@ -112,50 +112,50 @@ class _Part:
     rejected: Sequence[Rejected] = ()
 
 
-def _parts(source: str | Path, room: Path, taking: Taking) -> Iterator[_Part]:
+def _parts(source: str | Path, target: Path, taking: Taking) -> Iterator[_Part]:
     if is_hub(str(source)):
-        folder = room / "rows"
+        folder = target / "rows"
         yield _Part(folder, rejected=taking.from_hub(str(source), folder))
         return
     if not is_store(str(source)):
-        yield from _parts_of_one(source, room, taking)
+        yield from _parts_of_one(source, target, taking)
         return
     addresses = expanded(str(source), taking.limits.members)
     for index, (address, label) in enumerate(zip(addresses, source_labels(addresses), strict=True)):
-        for part in _parts_of_one(address, room / str(index), taking):
+        for part in _parts_of_one(address, target / str(index), taking):
             yield replace(part, beginning=label + part.beginning)
 
 
-def _parts_of_one(source: str | Path, room: Path, taking: Taking) -> Iterator[_Part]:
+def _parts_of_one(source: str | Path, target: Path, taking: Taking) -> Iterator[_Part]:
     """Yield the parts of a path, a URL, or one URL of a store."""
-    room.mkdir(parents=True, exist_ok=True)
+    target.mkdir(parents=True, exist_ok=True)
     text = str(source)
     if is_store(text) and local_path(text) is None and not is_url(text):
         name = PurePosixPath(text).name
         if is_tar_name(name):
-            yield _Part(room / "files", text)
+            yield _Part(target / "files", text)
             return
-        path = fetch(text, room / "download" / name, taking.limits.total_bytes)
+        path = fetch(text, target / "download" / name, taking.limits.total_bytes)
         if is_image_name(path):
             yield _Part(path.parent)
             return
     else:
-        path = local_path(text) or Path(_fetch(text, room, taking.limits) if is_url(text) else source)
+        path = local_path(text) or Path(_fetch(text, target, taking.limits) if is_url(text) else source)
     if is_table(path):
-        folder = room / "rows"
+        folder = target / "rows"
         yield _Part(folder, rejected=taking.from_table(path, folder))
     elif not path.is_dir():
-        yield _Part(room / "files", path)
+        yield _Part(target / "files", path)
     else:
         yield _Part(path)
         for shard in sorted(each for each in path.iterdir() if _is_shard(each, path)):
-            yield _Part(room / shard.name, shard, f"{shard.name}/")
+            yield _Part(target / shard.name, shard, f"{shard.name}/")
 
 
-def _fetch(url: str, room: Path, limits: ArchiveLimits) -> Path:
+def _fetch(url: str, target: Path, limits: ArchiveLimits) -> Path:
     require_url(url)
     name = Path(urlsplit(url).path).name.strip(".")[-LONGEST_NAME:] if not url.startswith("data:") else ""
-    target = room / "download" / (name or "download")
+    target = target / "download" / (name or "download")
     target.parent.mkdir()
     try:
         return download(url, target, max_bytes=limits.total_bytes).path

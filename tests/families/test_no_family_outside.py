@@ -7,7 +7,7 @@ from pathlib import Path
 from families.registry import FAMILIES
 from tests.conftest import PROJECT
 
-ROOMS = ("artifact", "sampler", "evaluation", "trainer", "job", "service", "settings", "preprocess", "fetching")
+PACKAGES = ("artifact", "sampler", "evaluation", "trainer", "job", "service", "settings", "preprocess", "fetching")
 NAMES = {family.name for family in FAMILIES.values()} | {"sd1", "sd2", "sd35", "flux", "cascade"}
 CLASSES = {family.__name__ for family in FAMILIES.values()} | {"SDXLRefiner"}
 MODULES = {family.__module__ for family in FAMILIES.values()} | {"families.parts.sdxl_refiner"}
@@ -45,7 +45,7 @@ def _asks(call: ast.Call) -> Iterator[str]:
 
 
 def test_no_family_is_named_outside() -> None:
-    files = [path for room in ROOMS for path in sorted((PROJECT / room).rglob("*.py"))]
+    files = [path for package in PACKAGES for path in sorted((PROJECT / package).rglob("*.py"))]
     assert len(files) > 150
     found = [f"{_short(path)}:{fault}" for path in files for fault in _faults(path.read_text(encoding="utf-8"))]
     assert found == []

@@ -60,14 +60,14 @@ def test_an_unknown_command_is_one_line(word: str, message: str, capsys: pytest.
 
 
 @pytest.mark.parametrize(
-    "room", ["service", "artifact", "preprocess", "evaluation.comparison", "service.sweep", "job.report"]
+    "package", ["service", "artifact", "preprocess", "evaluation.comparison", "service.sweep", "job.report"]
 )
-def test_every_room_with_a_command_runs_as_a_module(
-    room: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_every_package_with_a_command_runs_as_a_module(
+    package: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "argv", [room, "--help"])
+    monkeypatch.setattr(sys, "argv", [package, "--help"])
     with pytest.raises(SystemExit) as ended:
-        runpy.run_module(f"{room}.__main__", run_name="__main__")
+        runpy.run_module(f"{package}.__main__", run_name="__main__")
     assert ended.value.code == 0 and capsys.readouterr().out.startswith("usage: ")
 
 
