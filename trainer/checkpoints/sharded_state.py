@@ -55,9 +55,9 @@ def read_shards(folder: Path, outlined: Any, shards: Sequence[nn.Parameter], ran
     for path in _paths(outlined):
         shard = shards[_index(path)]
         if path in known:
-            wanted[path] = _room(known[path], shard)
+            wanted[path] = _buffer(known[path], shard)
         elif shard.numel() > 0:
-            wanted[_own(path, rank)] = _room(known[_own(path, rank)])
+            wanted[_own(path, rank)] = _buffer(known[_own(path, rank)])
         else:  # never updated on this process
             rows[path] = torch.empty(0)
     load(dict(wanted), storage_reader=reader)
@@ -66,7 +66,7 @@ def read_shards(folder: Path, outlined: Any, shards: Sequence[nn.Parameter], ran
     return join_tensors(outlined, rows, IN_SHARDS)
 
 
-def _room(of_file: Any, shard: nn.Parameter | None = None) -> Tensor:
+def _buffer(of_file: Any, shard: nn.Parameter | None = None) -> Tensor:
     """An empty tensor with the shape and dtype of the stored one."""
     dtype = of_file.properties.dtype
     if shard is None:

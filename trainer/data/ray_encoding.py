@@ -124,7 +124,7 @@ def encode_features_on_ray(
 def _answers(ray: ModuleType, tasks: Sequence[Task], arguments: tuple[Any, ...], pool: ActorPool) -> Iterator[Answer]:
     """Yield the answers of the actors as they arrive."""
     gpus = pool.gpus if pool.gpus is not None else float(ray.cluster_resources().get("GPU", 0) > 0)
-    _require_room(ray, pool.cpus, gpus)
+    _require_resources(ray, pool.cpus, gpus)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_no_progress_timeout_s = -1  # a shard may take hours
@@ -142,7 +142,7 @@ def _answers(ray: ModuleType, tasks: Sequence[Task], arguments: tuple[Any, ...],
     yield from rows.iter_rows()
 
 
-def _require_room(ray: ModuleType, cpus: int, gpus: float) -> None:
+def _require_resources(ray: ModuleType, cpus: int, gpus: float) -> None:
     """Raises DatasetError if no machine has the resources of an actor: Ray would wait for one."""
     machines = [machine["Resources"] for machine in ray.nodes() if machine["Alive"]]
     if not any(each.get("CPU", 0) >= cpus and each.get("GPU", 0) >= gpus for each in machines):
