@@ -8,7 +8,8 @@ from typing import Any
 from job.output_folder import OutputFolder
 from preprocess.uploads.identity import differences, identify, read_identities
 from settings.record import ConfigError
-from settings.training import EVALUATION_SETTINGS, TrainingConfig, build_config
+from settings.sections.validation import EVALUATION_SETTINGS
+from settings.training import TrainingConfig, build_config
 from trainer.checkpoints.folders import Checkpoints, read_checkpoint
 from trainer.checkpoints.same_run import require_steps_left
 from trainer.open_settings import OPEN

@@ -10,11 +10,7 @@ from settings.record import ConfigError, build_settings
 from settings.rules.adapters import ADAPTER_RULES
 from settings.sections.duration import DurationSection
 from settings.sections.optimization import PRODIGY, SCHEDULE_FREE
-
-EVALUATION_SETTINGS = (
-    "evaluation_scales", "evaluation_checkpoints", "evaluation_samples", "evaluation_prompts", "unrelated_prompts",
-    "evaluation_clip", "evaluation_dino", "evaluation_face_model",
-)  # fmt: skip
+from settings.sections.validation import EVALUATION_SETTINGS
 
 MOST_TOKENS = 1000
 """Largest number of new tokens in each text encoder that an artifact can store."""

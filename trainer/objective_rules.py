@@ -4,6 +4,7 @@ from families.family import ModelFamily, restoring
 from settings.record import ConfigError
 from settings.sections.noise import NoiseSection
 from settings.sections.objective import ObjectiveSection
+from settings.sections.validation import EVALUATION_SETTINGS
 from settings.training import TrainingConfig
 from trainer.execution.attention_capture import CROSS_ATTENTION
 
@@ -57,6 +58,8 @@ def require_restorable(config: TrainingConfig, base: str, family: ModelFamily) -
             raise ConfigError(
                 f"{name}: {base} reconstructs images and has no prompts, so no tokens can be trained; {remedy}"
             )
+    for name in filter(config.differs, EVALUATION_SETTINGS):
+        raise ConfigError(f"{name}: {base} reconstructs images, whose samples are not scored; leave it out")
 
 
 def _has_cross_attention(family: ModelFamily) -> bool:

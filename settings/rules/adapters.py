@@ -5,13 +5,15 @@ from collections.abc import Callable
 from settings.composed import ComposedSections
 from settings.sections.adapter import LORAS, PARTS_OF_WEIGHTS
 from settings.sections.optimization import BY_ROWS, PRODIGY, PRODIGY_RATES
+from settings.sections.validation import EVALUATION_SETTINGS
 
 WITHOUT_CONTROLNET = (
     "prior_matching_weight", "prompt_alignment_weight", "adapter_l1_weight", "token_attention_weight",
     "token_norm_weight", "token_covariance_weight", "token_retraction", "train_existing_tokens", "num_class_images",
-    "tokens_first", "tokens_until", "image_embedding_share",
+    "tokens_first", "tokens_until", "image_embedding_share", *EVALUATION_SETTINGS,
 )  # fmt: skip
-"""Settings of parts that the training of a ControlNet does not change: the base model, its tokens, and other inputs."""
+"""Settings of parts that the training of a ControlNet does not change: the base model, its tokens, and other inputs;
+and of the evaluation, which does not generate images with conditions."""
 
 READ_AS_LATENTS = ("super_resolution", "files")
 """Values of `control` with colour images, whose content an image encoder's latents represent."""

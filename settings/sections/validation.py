@@ -8,6 +8,12 @@ from pydantic import Field, field_validator, model_validator
 from settings.callers import Limited, Model, Open, Operator
 from settings.record import Settings
 
+EVALUATION_SETTINGS = (
+    "evaluation_scales", "evaluation_checkpoints", "evaluation_samples", "evaluation_prompts", "unrelated_prompts",
+    "evaluation_clip", "evaluation_dino", "evaluation_face_model",
+)  # fmt: skip
+"""Settings without effect if nothing is evaluated."""
+
 
 class ValidationSection(Settings):
     """Samples, and the evaluation of checkpoints."""

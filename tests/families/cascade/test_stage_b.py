@@ -228,6 +228,10 @@ def test_it_draws_nothing_from_a_prompt(family: StageB) -> None:
         ({}, 'trigger_word: .* no tokens can be trained; set trigger_word: ""'),
         ({"trigger_word": "", "num_class_images": 2, "class_prompt": "a dog"}, "num_class_images: .* leave it out"),
         ({"trigger_word": "", "evaluate": "true"}, "evaluate: .* leave it out"),
+        (
+            {"trigger_word": "", "evaluation_samples": 3, "checkpointing_steps": 9},
+            "evaluation_samples: .* samples are not scored",
+        ),
         ({"adapter": "controlnet", "control": "canny"}, "adapter: controlnet: ControlNets are not supported"),
         (
             {"trigger_word": "", "train_text_encoder": True},

@@ -273,6 +273,7 @@ def test_a_held_out_crop_takes_its_condition_along(tiny: Path, pictures: Path, t
         ),
         ({"prior_matching_weight": 1.0}, "prior_matching_weight has no effect with adapter: controlnet"),
         ({"evaluate": "true"}, "evaluate: true has no effect with adapter: controlnet"),
+        ({"evaluation_samples": 4}, "evaluation_samples has no effect with adapter: controlnet"),
         ({"shard_base": True}, "shard_base: adapter: controlnet"),
     ],
 )
