@@ -36,6 +36,7 @@ DEFAULTS: Mapping[str, Any] = {
     "train_batch_size": 1, "prior_matching_weight": 0.0, "caption_dropout": 0.0, "lora_targets": ALL_LINEAR_LAYERS,
 }  # fmt: skip
 """ai-toolkit's defaults that differ from the defaults here. Its trigger word has no tokens of its own."""
+KINDS = ("sd_trainer", "diffusion_trainer", "ui_trainer")
 NETWORKS = {"lora": "lora", "lokr": "lokr"}
 OF_LAYERS = ("only_if_contains", "ignore_if_contains")
 """Arguments of a network that select its layers."""
@@ -54,6 +55,15 @@ def _prompts(translation: Translation, name: str, value: Any) -> None:
     prompts = value if isinstance(value, list) else [value]
     prompts = [each.get("prompt", "") if isinstance(each, dict) else each for each in prompts]
     translation.values["validation_prompts"] = [str(prompt).replace("[trigger]", word) for prompt in prompts]
+
+
+def _kind(translation: Translation, name: str, value: Any) -> None:
+    if value not in KINDS:
+        raise ConfigError(f"{name}: {value} has no equivalent; supported are {', '.join(KINDS)}")
+
+
+def _edits(translation: Translation, name: str, value: Any) -> None:
+    raise ConfigError(f"{name}: training on pairs of images, to edit images, has no equivalent; leave it out")
 
 
 RULES: Mapping[str, Rule] = {
@@ -110,7 +120,8 @@ RULES: Mapping[str, Rule] = {
     "sample.neg": usual(("",), "samples have no negative prompt"),
     "sample.width": left_out("samples have the resolution of the training"),
     "sample.height": left_out("samples have the resolution of the training"),
-    "type": usual(("sd_trainer", "diffusion_trainer"), "only LoRAs are translated"),
+    "type": _kind,
+    "datasets.control_path": _edits,
     "device": left_out("the first GPU is used; CUDA_VISIBLE_DEVICES selects another"),
     "performance_log_every": left_out("the report lists the time of every phase"),
 }  # fmt: skip
@@ -159,6 +170,11 @@ def _fields(process: Mapping[str, Any]) -> dict[str, Any]:
 
 def _network(translation: Translation) -> None:
     """Rank and alpha, which have two names each. Without an alpha a LoRA has 1; 0 means the rank."""
+    if not any(name.startswith("network.") for name in translation.names):
+        translation.needed["adapter"] = (
+            "The file has no section network, so ai-toolkit trains all weights of the model with it; set --adapter "
+            "full for that, or --adapter lora"
+        )
     ranks, alphas = ([translation.take(f"network.{name}") for name in names] for names in (
         ("rank", "linear"), ("linear_alpha", "alpha"),
     ))  # fmt: skip

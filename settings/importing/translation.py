@@ -44,6 +44,11 @@ class Translation:
     def __contains__(self, name: str) -> bool:
         return name in self._left
 
+    @property
+    def names(self) -> frozenset[str]:
+        """The names of the remaining fields."""
+        return frozenset(self._left)
+
     def take(self, name: str, default: Any = None) -> Any:
         """Return the value of a field, and remove the field."""
         return self._left.pop(name, default)

@@ -55,6 +55,15 @@ def test_a_lora_of_ai_toolkit_without_alpha_has_alpha_1(tmp_path: Path) -> None:
         assert (config.rank, config.alpha) == (16, alpha)
 
 
+def test_ai_toolkits_other_trainings_are_refused(tmp_path: Path) -> None:
+    assert not _toolkit(tmp_path, network={"linear": 4}).needed
+    assert "trains all weights" in _toolkit(tmp_path).needed["adapter"]
+    with pytest.raises(ConfigError, match="type: concept_slider has no equivalent"):
+        _toolkit(tmp_path, type="concept_slider")
+    with pytest.raises(ConfigError, match="datasets.control_path: training on pairs of images"):
+        _toolkit(tmp_path, datasets=[{"folder_path": "x", "control_path": "y"}])
+
+
 def test_ai_toolkits_captions_are_not_dropped_by_default(tmp_path: Path) -> None:
     assert build_config(_toolkit(tmp_path).values).caption_dropout == 0
 
