@@ -1,7 +1,6 @@
 """Failed or stopped trainings: a line with the reason, a line with what was saved, and an exit status by kind."""
 
 import errno
-import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -82,19 +81,6 @@ def what_is_kept(output: "OutputFolder") -> str | None:
     if steps:
         return f"the checkpoint of step {steps[-1]} is kept; {goes_on}"
     return None
-
-
-def remove_traces(output: "OutputFolder", existed: bool) -> None:
-    """Remove the files of a new run without a result, so that the same command works again. `existed`: whether the
-    empty folder existed before the run."""
-    if not existed:
-        shutil.rmtree(output.path, ignore_errors=True)
-        return
-    for path in output.path.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink()
 
 
 def _checkpoints(output: "OutputFolder") -> list[int]:

@@ -14,7 +14,7 @@ from preprocess.progress_lines import progress_display
 from preprocess.uploads.given_data import require_present
 from preprocess.workers.relay import drain
 from settings.command_line.options import add_options, given_options
-from settings.command_line.output import require_new_folder
+from settings.command_line.output import remove_traces, require_new_folder
 from settings.command_line.parser import CommandParser, report_wrong_input
 from settings.preparation import DataConfig
 from settings.record import ConfigError, build_settings, read_settings_file
@@ -78,8 +78,13 @@ def _run(arguments: argparse.Namespace) -> int:
     require_new_folder(arguments.output)
     counter = token_counter(arguments.tokenizer) if arguments.tokenizer else None
     base = BaseRequirements(arguments.size_multiple, counter)
-    with progress_display(quiet=arguments.quiet) as show:
-        dataset = drain(preparing(arguments.data, config, arguments.output, base), show)
+    existed = arguments.output.exists()
+    try:
+        with progress_display(quiet=arguments.quiet) as show:
+            dataset = drain(preparing(arguments.data, config, arguments.output, base), show)
+    except BaseException:  # Ctrl-C too
+        remove_traces(arguments.output, existed)
+        raise
     for line in [*dataset.combined_warnings, *(f"not used: {item.reason}" for item in dataset.rejected)]:
         print(f"warning: {line}", flush=True)
     buckets = len({example.bucket for example in dataset.examples})

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from job.endings import STOPPED, SUCCESS, Stopped, ending_of, remove_traces, what_is_kept
+from job.endings import STOPPED, SUCCESS, Stopped, ending_of, what_is_kept
 from preprocess.errors import DatasetError
 from preprocess.progress_lines import progress_display
 from preprocess.uploads.archive import ArchiveLimits
@@ -16,6 +16,7 @@ from preprocess.uploads.given_data import require_present, require_safe_archives
 from service.quick_imports import quick_imports
 from service.stop_signal import StopSignal
 from settings.command_line.options import add_options, given_options
+from settings.command_line.output import remove_traces
 from settings.command_line.parser import CommandParser, report_wrong_input
 from settings.importing.files import read_import
 from settings.importing.translation import Imported
@@ -171,7 +172,7 @@ def _report_kept(started: Started, *, remove: bool) -> None:
         return
     kept = what_is_kept(output)
     if kept is None and remove and started.is_new:
-        remove_traces(output, started.existed)
+        remove_traces(output.path, started.existed)
     if kept is not None or started.job is not None:
         print(kept or "nothing was saved", file=sys.stderr, flush=True)
 

@@ -1,6 +1,7 @@
 """Checks the output folder of a command before slow imports and before any work."""
 
 import os
+import shutil
 from pathlib import Path
 
 from settings.record import ConfigError
@@ -25,3 +26,16 @@ def require_new_folder(folder: Path) -> None:
     require_writable(folder)
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"output: {folder} exists and is not empty. Choose another folder, or move its contents.")
+
+
+def remove_traces(folder: Path, existed: bool) -> None:
+    """Remove the files of a command that ended without a result, so that the same command works again. `existed`:
+    whether the empty folder existed before the command."""
+    if not existed:
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink()

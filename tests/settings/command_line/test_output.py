@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from evaluation.comparison.command_line import main as compare
 from preprocess.command_line import main as prepare
@@ -45,3 +46,17 @@ def test_names_that_are_too_long_and_folders_in_use_are_refused(tmp_path: Path) 
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="exists and is not empty"):
         require_new_folder(tmp_path)
+
+
+@pytest.mark.parametrize("existed", [True, False])
+def test_preparation_that_fails_leaves_no_files(existed: bool, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "broken.jpg").write_bytes(b"broken")
+    output = tmp_path / "out"
+    if existed:
+        output.mkdir()
+    arguments = [str(tmp_path / "photos"), "--captioner", "none", "--quiet", "--output", str(output)]
+    assert prepare(arguments) == 2
+    assert output.exists() == existed and not list(output.glob("*"))
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "photos" / "red.png")
+    assert prepare(arguments) == 0
