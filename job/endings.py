@@ -1,6 +1,7 @@
 """Failed or stopped trainings: a line with the reason, a line with what was saved, and an exit status by kind."""
 
 import errno
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -75,7 +76,7 @@ def ending_of(error: BaseException, stage: str | None) -> Ending | None:
 def what_is_kept(output: "OutputFolder") -> str | None:
     """A sentence about the saved files of a run and how to continue; None if there are none."""
     steps = _checkpoints(output)
-    goes_on = f"continue with --resume latest --output {output.path}"
+    goes_on = f"continue with --resume latest --output {shlex.quote(str(output.path))}"
     if output.weights.exists():
         return f"the result so far is in {output.weights}" + (f"; {goes_on}" if steps else "")
     if steps:

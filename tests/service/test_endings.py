@@ -2,6 +2,7 @@
 the kind of error, and an expected error has no stack trace."""
 
 import errno
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,18 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from job.endings import CRASHED, DISK_FULL, DIVERGED, NOT_VERIFIED, OUT_OF_MEMORY, STOPPED, Stopped, ending_of
+from job.endings import (
+    CRASHED,
+    DISK_FULL,
+    DIVERGED,
+    NOT_VERIFIED,
+    OUT_OF_MEMORY,
+    STOPPED,
+    Stopped,
+    ending_of,
+    what_is_kept,
+)
+from job.output_folder import OutputFolder
 from job.verification.verify import VerificationFailed
 from preprocess.errors import DatasetError
 from service.train_command import main
@@ -59,6 +71,13 @@ def test_each_kind_has_a_line_and_a_status(error: BaseException, status: int, te
 @pytest.mark.parametrize("error", [RuntimeError("a fault"), KeyError("x"), OSError("no number"), SafetensorError("x")])
 def test_what_no_one_expects_keeps_its_trace(error: Exception) -> None:
     assert ending_of(error, None) is None
+
+
+def test_the_way_on_can_be_pasted_into_a_shell(tmp_path: Path) -> None:
+    output = OutputFolder(tmp_path / "my photos")
+    (output.checkpoints / "step_000002").mkdir(parents=True)
+    kept = what_is_kept(output)
+    assert kept is not None and shlex.split(kept.partition("with ")[2])[-1] == str(output.path)
 
 
 @pytest.mark.slow
