@@ -39,7 +39,8 @@ class HubFile:
     def fetch(self, folder: Path) -> Download:
         """Download into `folder`. Raises DownloadError, and OSError for a full disk."""
         from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import HfHubHTTPError
+
+        from fetching.hub_connection import HUB_ERRORS
 
         try:
             path = Path(
@@ -47,7 +48,7 @@ class HubFile:
                     self.repository, self.file, revision=self.commit, local_dir=folder / "hub", token=self.token
                 )
             )
-        except (HfHubHTTPError, OSError, ValueError) as error:
+        except HUB_ERRORS as error:
             if is_disk_full(error):
                 raise
             raise DownloadError(f"{self.repository}/{self.file}: {_reason(error)}") from None
@@ -64,13 +65,14 @@ def is_hub_reference(text: str) -> bool:
     return REFERENCE.fullmatch(text) is not None and ".." not in text
 
 
-def find_on_hub(reference: str, rules: FetchRules) -> HubFile:
-    """Ask the hub for the file and the commit.
+def find_on_hub(reference: str, rules: FetchRules, *, local_files: bool = False) -> HubFile:
+    """Ask the hub for the file and the commit. `local_files`: whether `reference` may also be a misspelt path.
 
     Raises DownloadError when the file is missing, larger than the rules allow, or ambiguous.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
+
+    from fetching.hub_connection import HUB_ERRORS
 
     match = REFERENCE.fullmatch(reference)
     assert match is not None
@@ -81,8 +83,9 @@ def find_on_hub(reference: str, rules: FetchRules) -> HubFile:
         raise DownloadError(f"{reference}: {host} is not in the operator's list (FETCH_ALLOWED_HOSTS)")
     try:
         info = api.model_info(repository, revision=revision, files_metadata=True, timeout=30, token=rules.hub_token)
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        raise DownloadError(f"{reference}: {_reason(error)}") from None
+    except HUB_ERRORS as error:
+        place = f"{reference} does not exist here, and as a hub id" if local_files else reference
+        raise DownloadError(f"{place}: {_reason(error)}") from None
     files = {sibling.rfilename: sibling for sibling in info.siblings or []}
     name = wanted if wanted in files else _choose(reference, wanted, files)
     if (files[name].size or 0) > rules.max_bytes:
@@ -109,4 +112,4 @@ def _reason(error: Exception) -> str:
             "; if the repository is private or gated, set HF_TOKEN" if response.status_code in (401, 403, 404) else ""
         )
         return f"the hub answered {response.status_code}{hint}"
-    return f"the hub cannot be reached: {type(error).__name__}"
+    return f"the hub cannot be reached: {type(error).__name__}. Check the network (HTTPS_PROXY, HF_ENDPOINT)"

@@ -6,9 +6,12 @@ from urllib.parse import urlsplit
 
 import requests
 from huggingface_hub import constants, try_to_load_from_cache
+from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # that of the httpx it uses
 
 from fetching.errors import DownloadError
 
+HUB_ERRORS: tuple[type[Exception], ...] = (HTTPError, OSError, ValueError)
+"""Errors of huggingface_hub: refusals; no connection, or a time limit, which are not OSErrors; invalid names."""
 SECONDS_TO_ANSWER = 5.0
 
 

@@ -109,7 +109,7 @@ def read_one(location: str, *, local_files: bool, rules: FetchRules | None = Non
     if local_files and os.path.exists(path):
         return read_local(path)
     if is_hub_reference(location):
-        found = find_on_hub(location, rules or FetchRules.from_environment())
+        found = find_on_hub(location, rules or FetchRules.from_environment(), local_files=local_files)
         with DownloadCache.from_environment().using(found.key, found.fetch) as path:
             return Artifact.read(path)
     if local_files:

@@ -3,8 +3,8 @@
 import os
 
 from huggingface_hub import CommitOperationAdd, HfApi, get_token
-from huggingface_hub.errors import HfHubHTTPError
 
+from fetching.hub_connection import HUB_ERRORS
 from job.output_folder import OutputFolder
 from job.publishing.errors import PublishingFailed
 from job.publishing.model_card import CardFacts, model_card
@@ -23,7 +23,7 @@ def require_publishable(settings: PublishingSection) -> None:
         raise ConfigError("push_to_hub: needs a token with write permission in the environment variable HF_TOKEN")
     try:
         HfApi(token=_token()).whoami()
-    except (HfHubHTTPError, OSError, ValueError) as error:
+    except HUB_ERRORS as error:
         raise ConfigError(f"push_to_hub: {_reason(error)}") from None
 
 
@@ -48,7 +48,7 @@ def publish(settings: PublishingSection, output: OutputFolder, facts: CardFacts)
     try:
         address = api.create_repo(settings.push_to_hub, private=settings.hub_private, exist_ok=True)
         api.create_commit(settings.push_to_hub, files, commit_message="LoRA, embeddings, samples and model card")
-    except (HfHubHTTPError, OSError, ValueError) as error:
+    except HUB_ERRORS as error:
         raise PublishingFailed(
             f"push_to_hub: {settings.push_to_hub}: {_reason(error)}. The artifact is kept: {output.weights}"
         ) from None

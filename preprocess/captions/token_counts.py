@@ -3,10 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+from fetching.errors import DownloadError
+from fetching.hub_connection import require_hub
 from preprocess.captions.labels import TokenCounter
 from preprocess.errors import DatasetError
 
 SUBFOLDERS = ("tokenizer", "tokenizer_2")
+TOKENIZER_FILE = "tokenizer_config.json"
 
 
 def token_counter(location: str) -> TokenCounter:
@@ -22,10 +25,13 @@ def _load(location: str) -> list[Any]:
     from transformers import AutoTokenizer
 
     try:
+        require_hub(location, f"{SUBFOLDERS[0]}/{TOKENIZER_FILE}")
         subfolders = [name for name in SUBFOLDERS if _is_there(location, name)]
         if not subfolders:
             return [AutoTokenizer.from_pretrained(location)]
         return [AutoTokenizer.from_pretrained(location, subfolder=name) for name in subfolders]
+    except DownloadError as error:
+        raise DatasetError(f"tokenizer: {error}") from error
     except (OSError, ValueError, ImportError) as error:
         reason = " ".join(str(error).split())
         raise DatasetError(
@@ -41,4 +47,4 @@ def _is_there(location: str, subfolder: str) -> bool:
     if (folder := Path(location)).is_dir():
         return (folder / subfolder).is_dir()
     options = {"subfolder": subfolder, "_raise_exceptions_for_missing_entries": False}
-    return cached_file(location, "tokenizer_config.json", **options) is not None
+    return cached_file(location, TOKENIZER_FILE, **options) is not None

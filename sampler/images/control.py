@@ -43,7 +43,7 @@ def controlnet_file(steering: Steering) -> Iterator[Path]:
         yield path
         return
     elif is_hub_reference(location):
-        found = find_on_hub(location, rules)
+        found = find_on_hub(location, rules, local_files=steering.local_files)
         cached = DownloadCache.from_environment().using(found.key, found.fetch)
     elif steering.local_files:
         raise ArtifactError(f"controlnet: {location} does not exist, and is neither a URL nor a hub id")
