@@ -314,5 +314,6 @@ def test_a_resumed_run_may_get_its_full_length_although_its_evaluation_was_set()
 
 
 def test_the_time_limit_includes_checkpoints_of_epochs(base: ModelFamily, prepared: Prepared) -> None:  # noqa: F811
-    for training in trainings(base, CONFIG.model_copy(update={"checkpointing_epochs": 2}), prepared):
+    config = CONFIG.model_copy(update={"checkpointing_epochs": 2, "max_train_steps": 9})
+    for training in trainings(base, config, prepared):
         assert _between_steps(training)["checkpoint"].every == round(2 * training.steps_an_epoch) > 1
