@@ -24,6 +24,8 @@ SCHEDULER = "samples are generated with the base model's own scheduler"
 CAPTION_FILES = "captions are read from .txt and .caption files"
 OPTIMIZER_ARGUMENTS = {"weight_decay": "weight_decay", "d_coef": "prodigy_d_coef"}
 """Arguments of optimizers that are settings here."""
+NO_CLIPPING = 1e6
+"""A norm that gradients do not reach."""
 ALL_LINEAR_LAYERS = "attention+feed-forward"
 """Layers that kohya's scripts and ai-toolkit train if they are not told otherwise: all linear layers of the
 transformer blocks (kohya's networks/lora.py, UNET_TARGET_REPLACE_MODULE)."""
@@ -48,6 +50,11 @@ def trackers(translation: Translation, name: str, value: Any) -> None:
     translation.values["trackers"] = [each for each in TRACKERS if each in names or "all" in names]
     if other := [each for each in names if each not in (*TRACKERS, "none", "all")]:
         translation.note(name, f"{', '.join(other)} is left out: supported are {' and '.join(TRACKERS)}")
+
+
+def clipping(translation: Translation, name: str, value: Any) -> None:
+    """A rule for the norm to which gradients are clipped; 0 means no clipping."""
+    translation.values["max_grad_norm"] = NO_CLIPPING if number(name, value) == 0 else value
 
 
 def workers(translation: Translation, name: str, value: Any) -> None:

@@ -169,6 +169,11 @@ def test_arguments_of_kohyas_optimizer(tmp_path: Path) -> None:
         _kohya(tmp_path, 'optimizer_args = ["decay"]')
 
 
+def test_no_clipping_is_a_norm_that_is_not_reached(tmp_path: Path) -> None:
+    assert _kohya(tmp_path, "max_grad_norm = 0.0").max_grad_norm >= 1e6
+    assert _kohya(tmp_path, "max_grad_norm = 0.5").max_grad_norm == 0.5
+
+
 def test_kohyas_text_encoders(tmp_path: Path) -> None:
     assert _kohya(tmp_path, "text_encoder_lr = [5e-5, 5e-5]").text_encoder_learning_rate == 5e-5
     with pytest.raises(ConfigError, match="text_encoder_lr: .* differs between the text encoders"):
