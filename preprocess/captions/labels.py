@@ -72,7 +72,7 @@ def label(
         warning
         for text, whole in zip(found, trained, strict=True)
         if own
-        for warning in _trigger_warning(name, own.source, text, concept, whole)
+        for warning in _trigger_warning(name, own.source, _with_affixes(text, config), concept, whole)
     ]
     first, *others = dict.fromkeys(trained)
     times = repeats * concept.repeats
@@ -94,13 +94,17 @@ def _alternatives(name: str, caption: Caption, trigger_word: str | None, class_w
 def _with_trigger(text: str, concept: ConceptConfig, config: DataConfig, count: TokenCounter | None, most: int) -> str:
     trigger = concept.trigger_word
     if not trigger:  # captions stay unchanged
-        return with_affixes(text, config.caption_prefix, config.caption_suffix)
-    whole = with_trigger(text, trigger, concept.class_word, config.concept_mode)
-    whole = with_affixes(whole, config.caption_prefix, config.caption_suffix)
+        return _with_affixes(text, config)
+    whole = _with_affixes(text, config)
+    if not has_trigger(whole, trigger):
+        whole = _with_affixes(with_trigger(text, trigger, concept.class_word, config.concept_mode), config)
     if count and not has_trigger(text, trigger) and _is_behind(whole, trigger, count, most):
-        whole = with_trigger_in_front(text, trigger, config.concept_mode)
-        whole = with_affixes(whole, config.caption_prefix, config.caption_suffix)
+        whole = _with_affixes(with_trigger_in_front(text, trigger, config.concept_mode), config)
     return whole
+
+
+def _with_affixes(text: str, config: DataConfig) -> str:
+    return with_affixes(text, config.caption_prefix, config.caption_suffix)
 
 
 def preservation_label(

@@ -214,6 +214,13 @@ def test_every_label_of_a_concept_calls_it(
     assert has_trigger(given_label.caption, trigger) and given_label.caption.startswith(prefix)
 
 
+@pytest.mark.parametrize("affixes", [{"caption_prefix": "photo of TOK"}, {"caption_suffix": "photo of TOK"}])
+def test_a_trigger_in_an_affix_is_not_inserted_once_more(affixes: dict[str, str]) -> None:
+    labelled = label("a.png", Caption("a dog on grass", "a.txt"), None, 1, settings_of(class_word="dog", **affixes))
+    assert labelled.caption in ("photo of TOK, a dog on grass", "a dog on grass, photo of TOK")
+    assert labelled.warnings == ()
+
+
 def test_only_what_the_user_wrote_is_complained_about() -> None:
     config = settings_of(class_word="dog")
     own = label("a.png", Caption("a dog", "a.txt"), None, 1, config)
