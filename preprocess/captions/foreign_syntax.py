@@ -5,10 +5,12 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from preprocess.name_lists import first_names
 
+NUMBER = r"\d{0,9}\.?\d{1,9}"
+"""Limited, as all of the following: a search in a caption of many digits would take hours."""
 MARKS: Mapping[str, tuple[re.Pattern[str], str]] = {
     "|||": (re.compile(r"\|\|\|"), "kohya's end of the tags that are kept in front; use keep_first_tags"),
     "(word:1.2)": (
-        re.compile(r"[(\[][^()\[\]:]+:\s*[+-]?\d*\.?\d+\s*[)\]]"),
+        re.compile(rf"[(\[][^()\[\]:]+:\s?[+-]?{NUMBER}\s?[)\]]"),
         "the weight of a word in user interfaces; remove the brackets and the number",
     ),
     "((word))": (re.compile(r"\(\([^()]+\)\)"), "the emphasis of a word in user interfaces; remove the brackets"),
@@ -17,7 +19,7 @@ MARKS: Mapping[str, tuple[re.Pattern[str], str]] = {
         "a LoRA that a user interface loads; remove it",
     ),
     "BREAK": (re.compile(r"\bBREAK\b"), "the start of a new chunk in user interfaces; use a comma"),
-    "__name__": (re.compile(r"(?<!\w)__[\w/*-]+__(?!\w)"), "a wildcard file of dynamic prompts; write {a|b}"),
+    "__name__": (re.compile(r"(?<!\w)__[\w/*-]{1,100}__(?!\w)"), "a wildcard file of dynamic prompts; write {a|b}"),
     "embedding:name": (re.compile(r"\bembedding:\S+", re.IGNORECASE), "an embedding that ComfyUI loads; remove it"),
     r"\(": (re.compile(r"\\[()]"), "an escaped bracket in user interfaces; write a plain bracket"),
     "--option": (
@@ -25,7 +27,7 @@ MARKS: Mapping[str, tuple[re.Pattern[str], str]] = {
         "an option of Midjourney; remove it",
     ),
     "[from:to:when]": (
-        re.compile(r"\[[^\[\]:]*:[^\[\]:]*:\s*\d*\.?\d+\]"),
+        re.compile(rf"\[[^\[\]:]*:[^\[\]:]*:\s?{NUMBER}\]"),
         "a prompt that changes during sampling; write one of the two",
     ),
 }

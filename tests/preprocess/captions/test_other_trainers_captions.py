@@ -1,6 +1,7 @@
 """Tests of captions written for other trainers and user interfaces: placeholders for the trigger word, alternatives,
 and syntax that is trained as plain text."""
 
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -131,3 +132,10 @@ def test_a_mark_of_another_program_is_named_with_what_it_means(caption: str, mar
 )
 def test_plain_text_is_not_named(caption: str) -> None:
     assert list(syntax_warnings([("a.png", caption)])) == []
+
+
+@pytest.mark.parametrize("start", ["(a:1", "[a:b:1", "/__a"])
+def test_a_long_caption_is_searched_at_once(start: str) -> None:
+    began = time.process_time()
+    assert list(syntax_warnings([("a.png", start[:-1] + start[-1] * 20_000), ("b.png", start * 5_000)])) == []
+    assert time.process_time() - began < 5
