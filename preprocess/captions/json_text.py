@@ -14,11 +14,18 @@ SURROGATE = re.compile("[\ud800-\udfff]")
 """Half of a pair of escapes, as of an emoji in a text that was cut off. It cannot be written as UTF-8."""
 
 
+class RepeatedName(ValueError):
+    """A name in a JSON object that has two values."""
+
+
 def parse_json(text: str, where: str) -> Any:
-    """Parse `text`; single surrogates become U+FFFD. Raises DatasetError for invalid JSON."""
+    """Parse `text`; single surrogates become U+FFFD. Raises DatasetError for invalid JSON, and for an object with two
+    values for one name, of which the parser would keep the last."""
     try:
-        content = json.loads(text)
+        content = json.loads(text, object_pairs_hook=_record)
         return _without_surrogates(content) if "\\ud" in text.lower() else content
+    except RepeatedName as error:
+        raise DatasetError(f"{where}: has two values for {error}. Keep one.") from error
     except (ValueError, RecursionError) as error:  # also a number with thousands of digits
         raise DatasetError(f"{where}: is not JSON ({error})") from error
 
@@ -29,6 +36,14 @@ def json_lines(path: Path) -> Iterator[tuple[str, Any]]:
         if line.strip():
             where = f"{path.name}, line {number}"
             yield where, parse_json(line, where)
+
+
+def _record(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object. Raises RepeatedName for a name that has two values."""
+    record = dict(pairs)
+    if len(record) < len(pairs) and (twice := next((name for name, value in pairs if record[name] != value), None)):
+        raise RepeatedName(repr(twice))
+    return record
 
 
 def _without_surrogates(value: Any) -> Any:

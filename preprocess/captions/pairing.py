@@ -70,6 +70,7 @@ class CaptionFinder:
 
     def __post_init__(self) -> None:
         self._others = {name_key(str(file.path)): file for file in self.others}
+        self._exact = {file.path: file for file in self.others}  # names may differ only in case
         self._tables = [
             (file, read_table(file.path, self.columns))
             for file in self.others
@@ -211,7 +212,8 @@ class CaptionFinder:
     def _beside(self, image: FoundFile, suffix: str) -> FoundFile | None:
         """Return the file beside the image with `suffix` in place of its own suffix, or appended to it."""
         for path in (image.path.with_suffix(suffix), image.path.with_name(image.path.name + suffix)):
-            if (file := self._others.get(name_key(str(path)))) and file.path.name.lower() not in CAPTION_TABLES:
+            file = self._exact.get(path) or self._others.get(name_key(str(path)))
+            if file and file.path.name.lower() not in CAPTION_TABLES:
                 return file
         return None
 

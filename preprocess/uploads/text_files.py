@@ -24,8 +24,9 @@ def read_text(path: Path) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return the text on one line, with single spaces."""
-    return re.sub(r"\s+", " ", text).strip()
+    """Return the text on one line, with single spaces and composed accents, as in settings: file names of macOS, tables
+    and escapes in JSON may have decomposed ones."""
+    return re.sub(r"\s+", " ", unicodedata.normalize("NFC", text)).strip()
 
 
 def name_key(name: str) -> str:

@@ -122,6 +122,36 @@ def test_composed_and_decomposed_names_are_the_same(make_folder: MakeFiles) -> N
     assert found(folder, "cafe\u0301.png") == ("a house", "captions.csv")
 
 
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"10_a photo of Zoe\u0308/a.png": png()},
+        {"x/a.png": png(), "x/a.json": rb'{"caption": "a photo of Zoe\u0308"}'},
+        {"x/a.png": png(), "x/captions.json": rb'{"a.png": ["a photo of Zoe\u0308"]}'},
+    ],
+)
+def test_decomposed_accents_in_captions_are_composed(files: Mapping[str, bytes], make_folder: MakeFiles) -> None:
+    caption = found(make_folder(files), next(iter(files)))
+    assert caption is not None and caption[0] == "a photo of Zo\u00eb"
+    assert file_name_caption(Path("a photo of Zoe\u0308.png"), None) == "a photo of Zo\u00eb"
+
+
+def test_text_files_whose_names_differ_only_in_case_belong_to_their_images(make_folder: MakeFiles) -> None:
+    folder = make_folder({"A.png": png(), "A.txt": b"a red thing", "a.png": png(), "a.txt": b"a blue thing"})
+    if len(list(folder.iterdir())) < 4:
+        pytest.skip("the file system ignores case")
+    assert found(folder, "A.png") == ("a red thing", "A.txt")
+    assert found(folder, "a.png") == ("a blue thing", "a.txt")
+
+
+def test_a_name_with_two_captions_in_a_mapping_is_an_error(make_folder: MakeFiles) -> None:
+    folder = make_folder({"a.png": png(), "captions.json": b'{"a.png": "a red thing", "a.png": "a blue thing"}'})
+    with pytest.raises(DatasetError, match=r"captions.json: has two values for 'a.png'. Keep one."):
+        finder(folder)
+    folder = make_folder({"a.png": png(), "captions.json": b'{"a.png": "a red thing", "a.png": "a red thing"}'})
+    assert found(folder) == ("a red thing", "captions.json")
+
+
 def test_empty_captions_give_way_and_are_named(make_folder: MakeFiles) -> None:
     folder = make_folder({"a.png": png(), "a.txt": b" ", "captions.csv": b"a.png,from the table"})
     caption, warnings = finder(folder).find(FoundFile(folder / "a.png", "a.png", folder))
