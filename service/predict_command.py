@@ -25,6 +25,7 @@ def build_parser(prog: str = "predict.py") -> CommandParser:
         description="Generate images with a base model and LoRAs. Prints their paths; seed, trigger words and progress "
         "go to stderr.",
     )
+    parser.expected = "separate several LoRAs by commas: --weights a.safetensors,b.safetensors"
     parser.add_argument("prompt", metavar="PROMPT", help="prompt; include the LoRA's trigger word for its concept")
     parser.add_argument("--output", type=Path, metavar="DIR", help="a new or empty folder; default outputs/images")
     add_few_options(parser, PredictionOptions, aliases={"lora": "weights"})

@@ -15,7 +15,10 @@ Parsed = TypeVar("Parsed")
 
 
 class CommandParser(argparse.ArgumentParser):
-    """A parser without abbreviations. Its errors are one line without the usage, with exit status 2."""
+    """A parser without abbreviations. Its errors are one line without the usage, with exit status 2. `expected`: how to
+    write what an unexpected argument may be."""
+
+    expected = "write files together, before options"
 
     def __init__(self, **options: Any) -> None:
         """As argparse.ArgumentParser."""
@@ -62,7 +65,8 @@ class CommandParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print the error on one line of stderr, and exit."""
         if message.startswith(UNEXPECTED):
-            message = f"{message.removeprefix(UNEXPECTED)}: not expected here; write files together, before options"
+            unexpected = message.removeprefix(UNEXPECTED)
+            message = f"{unexpected}: not expected here; put quotes around a value with spaces, and {self.expected}"
         self.exit(WRONG_INPUT, f"error: {message.removeprefix('argument ')}\n")
 
     def _require_known(self, given: Sequence[str]) -> None:

@@ -4,7 +4,10 @@ import sys
 
 import pytest
 
+from service.predict_command import build_parser
 from settings.command_line.parser import CommandParser
+
+UNEXPECTED = "not expected here; put quotes around a value with spaces, and write files together, before options\n"
 
 
 def make_parser() -> CommandParser:
@@ -38,12 +41,17 @@ def error_of(parser: CommandParser, words: list[str], capsys: pytest.CaptureFixt
         (["a"], "error: the following arguments are required: --output\n"),
         (["--output"], "error: --output: expected one argument\n"),
         (["--output", "x", "--count", "many"], "error: --count: invalid int value: 'many'\n"),
-        (["--output", "x", "-q"], "error: -q: not expected here; write files together, before options\n"),
-        (["a", "--output", "x", "b"], "error: b: not expected here; write files together, before options\n"),
+        (["--output", "x", "-q"], f"error: -q: {UNEXPECTED}"),
+        (["a", "--output", "x", "b"], f"error: b: {UNEXPECTED}"),
     ],
 )
 def test_an_error_is_one_line(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert error_of(make_parser(), words, capsys) == message
+
+
+def test_several_loras_are_separated_by_commas(capsys: pytest.CaptureFixture[str]) -> None:
+    error = error_of(build_parser(), ["a photo", "--weights", "a.safetensors", "b.safetensors"], capsys)
+    assert error.startswith("error: b.safetensors: not expected here") and "separate several LoRAs by commas" in error
 
 
 def test_choices_are_named(capsys: pytest.CaptureFixture[str]) -> None:
