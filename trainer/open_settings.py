@@ -34,11 +34,10 @@ def open_settings(
     Raises ConfigError for tokens that this family does not support.
     """
     count = _num_tokens(given, has_trigger, family)
-    return {
-        "num_tokens": count,
-        **_rates(given, optimization, count, family),
-        **{name: getattr(family.defaults, name) for name in BY_FAMILY if name not in given},
-    }
+    by_family = {name: getattr(family.defaults, name) for name in BY_FAMILY if name not in given}
+    if given.get("timestep_sampling") == "uniform":  # a bias would make it logit-normal
+        by_family.pop("timestep_bias", None)
+    return {"num_tokens": count, **_rates(given, optimization, count, family), **by_family}
 
 
 def token_notes(config: TrainingConfig) -> Iterator[str]:

@@ -97,6 +97,15 @@ def test_a_resumed_configuration_stays_what_it_was(changes: dict[str, object], f
         assert resolve(resumed_config(saved, TrainingConfig()), family).model_dump() == first.model_dump()
 
 
+def test_uniform_timesteps_stay_uniform_for_a_family_with_a_bias(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Toy, "defaults", replace(Toy.defaults, timestep_bias=1.0))
+    biased = load_base_model(str(folder), torch.float32)
+    assert resolve(config(folder), biased).timestep_bias == 1.0
+    uniform = resolve(config(folder, timestep_sampling="uniform"), biased)
+    assert uniform.timestep_bias is None
+    build_config(uniform.model_dump())  # the values in config.yaml can be read again
+
+
 def test_a_checkpoint_of_other_shapes_is_refused() -> None:
     settings, schedule = OptimizerSettings("adamw", 1e-3, 0.0, 1.0), ScheduleSettings("constant", 0)
     small, large = (
