@@ -126,10 +126,11 @@ def _base_of(file: Path) -> str:
 def _compare(protocol: Protocol, output: Path, *, quiet: bool) -> None:
     import torch
 
-    from evaluation.comparison.compare import compare, load_encoders
+    from evaluation.comparison.compare import compare, load_encoders, require_unrelated
     from evaluation.comparison.table import markdown, page
     from families.registry import load_base_model
 
+    require_unrelated(protocol)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     family = load_base_model(protocol.base_model, torch.bfloat16 if device.type == "cuda" else torch.float32)
     encoders = load_encoders(protocol, device)

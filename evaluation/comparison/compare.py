@@ -20,7 +20,9 @@ from evaluation.scores import Encoders, Judge, Scores
 from evaluation.subject_pictures import References
 from families.family import ModelFamily
 from families.loading.sources import EMBEDDED_BASES
+from sampler.prompts.plain_words import words_in
 from sampler.sampler import Sampler
+from settings.record import ConfigError
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,12 @@ def load_encoders(protocol: Protocol, device: torch.device) -> Encoders:
     name = protocol.dino or ("none" if embedded else DEFAULT_DINO)
     dino = None if name == "none" else CachedEncoder(DinoEncoder(name, device))
     return Encoders(clip, CachedEncoder(clip), dino)
+
+
+def require_unrelated(protocol: Protocol) -> None:
+    """Raises ConfigError for unrelated prompts with a trigger word, before the base is loaded."""
+    for subject in protocol.subjects:
+        _unrelated(protocol, subject)
 
 
 def compare(protocol: Protocol, family: ModelFamily, encoders: Encoders) -> Iterator[Row]:
@@ -94,9 +102,19 @@ def _trigger(subject: Subject, artifact: Artifact | None = None) -> str:
 
 def _unrelated(protocol: Protocol, subject: Subject) -> tuple[str, ...]:
     """Return the unrelated prompts of a subject, the same for the base and each of its LoRAs, since the images are
-    compared in pairs: the defaults without the subject's word in any of its rows. Raises as `prompt_set`."""
-    triggers = (_trigger(subject), *(_trigger(subject, Artifact.read(file)) for file in subject.loras.values()))
-    words = dict.fromkeys(triggers, subject.class_word)
+    compared in pairs: the defaults without the subject's word in any of its rows. Raises ConfigError for a given prompt
+    with a trigger word, and as `prompt_set`."""
+    artifacts = [Artifact.read(file) for file in subject.loras.values()]
+    own = [trigger for artifact in artifacts for trigger in artifact.triggers]
+    triggers = [*own, *([subject.trigger] if subject.trigger else [])]
+    for prompt in protocol.unrelated_prompts:
+        if found := words_in(prompt, triggers):
+            raise ConfigError(
+                f"unrelated_prompts: {prompt!r} contains the trigger word {found[0]} of the subject {subject.name}, "
+                "whose images change; remove it"
+            )
+    in_rows = (_trigger(subject), *(_trigger(subject, artifact) for artifact in artifacts))
+    words = dict.fromkeys((*in_rows, *own), subject.class_word)
     return prompt_set(protocol.base_model, "object", words, protocol.prompts, protocol.unrelated_prompts).unrelated
 
 

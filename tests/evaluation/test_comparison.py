@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from artifact.names.kohya import kohya_name
 from evaluation.choice import Relative
 from evaluation.comparison.command_line import _named, main
-from evaluation.comparison.compare import Row, _unrelated, compare, load_encoders
+from evaluation.comparison.compare import Row, _unrelated, compare, load_encoders, require_unrelated
 from evaluation.comparison.protocol import Protocol, Subject, picture_files, read_protocol, reference_picture
 from evaluation.comparison.table import markdown, page
 from families.family import ModelFamily
@@ -180,6 +180,10 @@ def test_every_row_has_the_same_unrelated_prompts(base: ModelFamily, tmp_path: P
     assert len(kept) == 4 and not [prompt for prompt in kept if "ring" in prompt or "cross" in prompt]
     with pytest.raises(ConfigError, match=r"each default one contains .* \(photo\); give others"):
         _unrelated(protocol, Subject(name="x", class_word="photo"))
+    for words in ({"loras": {"a": file}}, {"trigger": "cross"}):
+        given = Protocol(**{**few, "unrelated_prompts": ["a ring", "a cross"], "subjects": [{"name": "ring", **words}]})
+        with pytest.raises(ConfigError, match="unrelated_prompts: 'a cross' contains the trigger word cross of the"):
+            require_unrelated(given)
 
 
 def test_reference_images_are_upright_and_readable(tmp_path: Path) -> None:
