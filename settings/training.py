@@ -121,6 +121,15 @@ def _validation_rule(config: TrainingConfig) -> None:
             f"validation_steps ({config.validation_steps}) exceeds max_train_steps ({config.max_train_steps}), so "
             "nothing would be validated; set a smaller value"
         )
+    if config.max_train_steps is None or config.validation_steps is None or config.early_stopping_patience is None:
+        return
+    earliest = (config.early_stopping_patience + 1) * config.validation_steps  # the first score is an improvement
+    if earliest >= config.max_train_steps:
+        raise ValueError(
+            f"early_stopping_patience ({config.early_stopping_patience}) could end the run at step {earliest} at the "
+            f"earliest, which is not before max_train_steps ({config.max_train_steps}), so it has no effect; set a "
+            "smaller value, or smaller validation_steps"
+        )
 
 
 def _sample_rule(config: TrainingConfig) -> None:

@@ -260,12 +260,12 @@ def test_a_single_image_that_does_not_fit_is_an_error(
     "values",
     [{"ema_decay": 0.9, "ema_start": 500}, {"checkpointing_steps": 501}, {"validation_steps": 501},
      {"lr_warmup_steps": 500}, {"sample_steps": 501},
-     {"ema_decay": 0.9, "ema_interval": 251}],
+     {"ema_decay": 0.9, "ema_interval": 251}, {"validation_steps": 125, "early_stopping_patience": 3}],
 )  # fmt: skip
 def test_what_lies_beyond_the_planned_end_is_an_error_as_with_a_given_one(values: dict[str, Any]) -> None:
     *_, name = values
     config = build_config(values)
-    with pytest.raises(ConfigError, match=f"{name} .(50[01]|251). ?.*max_train_steps .500."):
+    with pytest.raises(ConfigError, match=f"{name} .(50[01]|251|3). ?.*max_train_steps .500."):
         config.planned(plan_duration(config.duration, examples(10)))
     with pytest.raises(ConfigError, match=name):
         build_config({**values, "max_train_steps": 500})

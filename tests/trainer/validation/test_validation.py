@@ -236,8 +236,13 @@ def test_a_whole_run_says_what_it_validates_on(tmp_path: Path) -> None:
         ({"keep_best": 4}, "no effect without validation_steps"),
         ({"validation_share": 0.2}, "no effect without validation_steps"),
         ({"validation_steps": 20, "max_train_steps": 10}, "nothing would be validated"),
+        ({"validation_steps": 2, "max_train_steps": 6, "early_stopping_patience": 2}, "at step 6 at the earliest"),
     ],
 )
 def test_settings_without_effect(values: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build_config(values)
+
+
+def test_a_patience_that_may_end_the_run_is_no_error() -> None:
+    build_config({"validation_steps": 2, "max_train_steps": 7, "early_stopping_patience": 2})
