@@ -1,6 +1,6 @@
 """Resumes a run: finds the checkpoint, its folder and its settings."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,8 @@ MAY_CHANGE = (
     "shard_base", "offload", "latent_cache", "compile_cache", "num_workers",
 )  # fmt: skip
 """Settings that do not affect the training steps."""
+AUTOMATIC: Mapping[str, Any] = {"base_precision": "auto", "controlnet_blocks": (), "prior_prompts": ()}
+"""Values that leave a choice to the program. The checkpoint has what was chosen, which is kept."""
 
 
 @dataclass(frozen=True)
@@ -68,11 +70,13 @@ def resume(which: str, output: Path | None, given: TrainingConfig, data: Sequenc
 
 
 def resumed_config(saved: TrainingConfig, given: TrainingConfig) -> TrainingConfig:
-    """Return the saved configuration with `given` values of the settings that may change. None keeps the saved value.
+    """Return the saved configuration with `given` values of the settings that may change. None and the values of
+    AUTOMATIC keep the saved value.
 
     Raises ConfigError with a table when other settings differ.
     """
     values = {name: getattr(given, name) for name in given.model_fields_set if getattr(given, name) is not None}
+    values = {name: value for name, value in values.items() if AUTOMATIC.get(name) != value}
     different = {name: value for name, value in values.items() if value != getattr(saved, name)}
     refused = {name: value for name, value in different.items() if name not in MAY_CHANGE}
     if refused:

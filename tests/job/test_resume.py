@@ -192,6 +192,17 @@ def test_other_settings_are_refused_with_a_table() -> None:
     assert unscored.evaluate == "false" and unscored.evaluation_scales != (0.5,)
 
 
+def test_a_choice_that_is_left_to_the_program_stays_that_of_the_run() -> None:
+    prior = {"prior_matching_weight": 1.0, "prior_matching_on": "trajectories", "prior_prompts": ["a house"]}
+    saved = build_config({"base_precision": "nf4", **prior})
+    resumed = resumed_config(saved, build_config({"base_precision": "auto", "prior_prompts": []}))
+    assert (resumed.base_precision, resumed.prior_prompts) == ("nf4", ("a house",))
+    blocks = build_config({"adapter": "controlnet", "control": "canny", "controlnet_blocks": [0, 4]})
+    assert resumed_config(blocks, build_config({"controlnet_blocks": []})).controlnet_blocks == (0, 4)
+    with pytest.raises(ConfigError, match="base_precision"):
+        resumed_config(saved, build_config({"base_precision": "int8"}))
+
+
 @pytest.mark.parametrize(
     ("which", "output", "message"),
     [
