@@ -13,6 +13,7 @@ from settings.training import TrainingConfig, build_config
 from trainer.checkpoints.folders import Checkpoints, read_checkpoint
 from trainer.checkpoints.same_run import require_steps_left
 from trainer.open_settings import OPEN
+from trainer.validation.sample_prompts import PROMPTS, divided_again
 
 LATEST = "latest"
 MAY_CHANGE = (
@@ -77,6 +78,7 @@ def resumed_config(saved: TrainingConfig, given: TrainingConfig) -> TrainingConf
     """
     values = {name: getattr(given, name) for name in given.model_fields_set if getattr(given, name) is not None}
     values = {name: value for name, value in values.items() if AUTOMATIC.get(name) != value}
+    values = divided_again(values, saved)
     different = {name: value for name, value in values.items() if value != getattr(saved, name)}
     refused = {name: value for name, value in different.items() if name not in MAY_CHANGE}
     if refused:
@@ -88,7 +90,7 @@ def resumed_config(saved: TrainingConfig, given: TrainingConfig) -> TrainingConf
             f"resume: these settings differ from those of the run:\n{table}\n"
             f"Leave them out, or start a new run with another --output. Only these may change: {', '.join(MAY_CHANGE)}"
         )
-    if prompts := different.keys() & {"validation_prompt", "validation_prompts", "validation_prompts_file"}:
+    if prompts := different.keys() & PROMPTS:
         unset = {"validation_prompt": None, "validation_prompts": (), "validation_prompts_file": None}
         different = unset | different if len(prompts) == 1 else different
     if "max_train_epochs" in different:

@@ -108,6 +108,30 @@ def test_samples_are_divided_among_concepts(
     assert (again.validation_prompts, again.num_validation_images) == (config.validation_prompts, count)
 
 
+@pytest.mark.parametrize(
+    ("given", "prompts", "count"),
+    [
+        ({}, 2, 2),
+        ({"num_validation_images": 4}, 2, 2),
+        ({"num_validation_images": 2}, 2, 1),
+        ({"num_validation_images": 0}, 2, 0),
+        ({"validation_prompts": [], "num_validation_images": 8}, 2, 4),
+        ({"validation_prompts": []}, 2, 2),
+        ({"validation_prompts": ["C0", "C1"], "num_validation_images": 4}, 2, 4),
+    ],
+)
+@pytest.mark.parametrize("second", ["C1", ""])
+def test_samples_of_a_resumed_run_are_divided_as_before(
+    second: str, given: dict[str, Any], prompts: int, count: int, base: ModelFamily
+) -> None:
+    listed = [{"trigger_word": word, "folder": str(number)} for number, word in enumerate(("C0", second))]
+    data: Any = SimpleNamespace(examples=[SimpleNamespace(caption="a house", concept=second)])
+    saved = resolve(build_config({"base_model": "mini-sdxl", "concepts": listed}), base)
+    saved = build_config(with_prompt_of_captions(saved, data).model_dump(mode="json"))
+    resumed = resolve(resumed_config(saved, build_config({"concepts": listed, **given})), base)
+    assert (len(resumed.validation_prompts), resumed.num_validation_images) == (prompts, count)
+
+
 def test_samples_take_the_place_of_those_before(tmp_path: Path) -> None:
     """A resumed run may generate fewer samples, or none."""
     sampler = SimpleNamespace(generate=lambda request, triggers: [Image.new("RGB", (8, 8))] * request.num_outputs)

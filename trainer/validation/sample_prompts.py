@@ -1,5 +1,6 @@
 """The prompts of a training's samples: those of the settings, otherwise the template of every concept."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,27 @@ def with_prompt_of_captions(config: TrainingConfig, dataset: PreparedDataset, *,
         count = _of_each(count, 2)
     prompts = (*(config.validation_prompts or (prompt,))[: MOST_PROMPTS - 1], wordless)
     return config.with_values({"validation_prompts": prompts, "num_validation_images": count})
+
+
+def divided_again(given: Mapping[str, Any], saved: TrainingConfig) -> dict[str, Any]:
+    """Settings given to a resumed run, without prompts of samples that are empty where the saved ones are templates of
+    the concepts. Their number of samples is saved for each prompt and given in total, so it is divided here."""
+    if any(given.get(name) for name in PROMPTS) or not _are_templates(saved):
+        return dict(given)
+    kept = {name: value for name, value in given.items() if name not in PROMPTS}
+    if (pictures := kept.get("num_validation_images")) is not None:
+        kept["num_validation_images"] = _of_each(pictures, len(saved.validation_prompts))
+    return kept
+
+
+def _are_templates(saved: TrainingConfig) -> bool:
+    """Whether the prompts of a resolved configuration are those of several concepts without prompts in the settings;
+    the last one is a caption if a concept has no trigger word."""
+    templates, prompts = _templates(saved.preparation), saved.validation_prompts
+    if len(prompts) < 2 or not templates:
+        return False
+    wordless = any(not concept.trigger_word for concept in saved.all_concepts)
+    return prompts == templates[:MOST_PROMPTS] or (wordless and prompts[:-1] == templates[: MOST_PROMPTS - 1])
 
 
 def _first_caption(dataset: PreparedDataset) -> str:
