@@ -13,16 +13,16 @@ from fetching.disk import is_disk_full
 from fetching.errors import DownloadError
 from fetching.hub_connection import require_answer
 from fetching.rules import FetchRules
+from preprocess.dataset import Rejected
 from preprocess.errors import DatasetError
 from preprocess.name_lists import first_names
 from preprocess.sources.extra import needing_extra
-from preprocess.sources.references import HubReference, is_saved, tables_in
+from preprocess.sources.references import USUAL_SPLIT, HubReference, is_saved, split_of, tables_in
 from settings.public import hide_paths
 
 if TYPE_CHECKING:
-    from datasets import Dataset, IterableDataset
+    from datasets import IterableDataset
 
-USUAL_SPLIT = "train"
 LONGEST_REASON = 200
 FORMATS = ("parquet", "arrow", "imagefolder", "webdataset", "csv", "json")
 """Formats of data files that are read. The library supports others, some of which contain no images."""
@@ -55,8 +55,9 @@ def open_hub(reference: HubReference, rules: FetchRules) -> "IterableDataset":
     return rows if reference.last is None else rows.take(max(0, reference.last - reference.first))
 
 
-def open_local(path: Path) -> "IterableDataset":
-    """Return the rows of a table, a folder of tables, or a folder written by `save_to_disk`. Raises DatasetError."""
+def open_local(path: Path) -> tuple["IterableDataset", list[Rejected]]:
+    """Return the rows of a table, a folder of tables, or a folder written by `save_to_disk`, and what is left out of a
+    folder: the splits that are not trained. Raises DatasetError."""
     with needing_extra(path.name):
         import datasets
 
@@ -64,15 +65,22 @@ def open_local(path: Path) -> "IterableDataset":
     with errors_of(path.name):
         if is_saved(path):
             saved = datasets.load_from_disk(path)
-            return _undecoded(_split_of(saved, path.name).to_iterable_dataset())
-        files = tables_in(path) if path.is_dir() else [path]
+            split = chosen(path.name, "split", saved, None, USUAL_SPLIT) if isinstance(saved, Mapping) else None
+            others = [(name, name) for name in saved if name != split] if isinstance(saved, Mapping) else []
+            rows = _undecoded((saved if split is None else saved[split]).to_iterable_dataset())
+            return rows, _left_out(path.name, split, others)
+        splits = {file: split_of(file.relative_to(path)) for file in tables_in(path)} if path.is_dir() else {}
+        split = chosen(path.name, "split", dict.fromkeys(splits.values()), None, USUAL_SPLIT) if splits else None
+        files = [file for file, each in splits.items() if each == split] or [path]
         suffix = files[0].suffix.lower()
         if any(file.suffix.lower() != suffix for file in files):
             raise DatasetError(f"{path.name}: contains both parquet and arrow files. Give folders of one format each")
         kind = "csv" if suffix == ".tsv" else suffix[1:]
         options = {"sep": "\t"} if suffix == ".tsv" else {}
         names = list(map(str, files))
-        return _undecoded(datasets.load_dataset(kind, data_files=names, split=USUAL_SPLIT, streaming=True, **options))
+        rows = _undecoded(datasets.load_dataset(kind, data_files=names, split=USUAL_SPLIT, streaming=True, **options))
+        others = [(str(file.relative_to(path)), each) for file, each in splits.items() if each != split]
+        return rows, _left_out(path.name, split, others)
 
 
 def chosen(where: str, what: str, there_are: Iterable[str], wanted: str | None, usual: str) -> str:
@@ -119,10 +127,15 @@ def _undecoded(rows: "IterableDataset") -> "IterableDataset":
     return rows.decode(False) if rows.features else rows
 
 
-def _split_of(saved: "Dataset | Mapping[str, Dataset]", where: str) -> "Dataset":
-    if isinstance(saved, Mapping):
-        return saved[chosen(where, "split", saved, None, USUAL_SPLIT)]
-    return saved
+def _left_out(where: str, split: str | None, others: Iterable[tuple[str, str]]) -> list[Rejected]:
+    """Return the entries for the other splits of a folder. `others`: the name of each in the folder, and its split."""
+    return [
+        Rejected(
+            f"{where}/{name}",
+            f"{where}/{name}: is the split {each}, and {split} is trained. Give it as data, too, to train it",
+        )
+        for name, each in others
+    ]
 
 
 def _require_hub(reference: HubReference) -> None:

@@ -11,6 +11,13 @@ HUB_SCHEME = "hf://"
 STORES = ("s3://", "gs://", "gcs://", "az://", "abfs://", "file:")
 """Schemes that fsspec opens."""
 TABLE_SUFFIXES = (".parquet", ".csv", ".tsv", ".arrow")
+USUAL_SPLIT = "train"
+SPLIT_WORDS = {
+    "train": USUAL_SPLIT, "training": USUAL_SPLIT,
+    "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation",
+    "test": "test", "testing": "test", "eval": "test", "evaluation": "test",
+}  # fmt: skip
+"""The words of file and folder names by which the library `datasets` finds the splits."""
 FORM = "hf://owner/name[@revision][/config][:split], the split also with rows, such as train[:500]"
 _HUB = re.compile(
     r"(?:datasets/)?(?P<name>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)"
@@ -99,3 +106,15 @@ def tables_in(folder: Path) -> list[Path]:
     tables = [path for path in files if path.suffix.lower() in (".parquet", ".arrow")]
     others = [path for path in files if path not in tables and path.suffix.lower() not in (".md", ".json", ".lock")]
     return tables if not others and [path.name for path in tables] != ["metadata.parquet"] else []
+
+
+def split_of(table: Path) -> str:
+    """Return the split of a table by its own name, otherwise by the nearest folder's. `table`: relative to its data.
+
+    Tables that name no split are training data.
+    """
+    for name in (table.name, *(folder.name for folder in table.parents)):
+        found = [SPLIT_WORDS[word] for word in re.split(r"[^a-z]+", name.lower()) if word in SPLIT_WORDS]
+        if found:
+            return USUAL_SPLIT if USUAL_SPLIT in found else found[0]
+    return USUAL_SPLIT

@@ -37,8 +37,12 @@ class Taking:
         return self._take(open_hub(reference, rules), str(reference), folder, _of_repository(reference.name, rules))
 
     def from_table(self, path: Path, folder: Path) -> list[Rejected]:
-        """Fill `folder` with the images that a local table contains or names. Raises DatasetError."""
-        return self._take(open_local(path), path.name, folder, _beside(path if path.is_dir() else path.parent))
+        """Fill `folder` with the images that a local table contains or names. Returns the rejected rows and splits.
+
+        Raises DatasetError.
+        """
+        rows, left_out = open_local(path)
+        return left_out + self._take(rows, path.name, folder, _beside(path if path.is_dir() else path.parent))
 
     def _take(self, rows: "IterableDataset", where: str, folder: Path, open_file: OpenFile) -> list[Rejected]:
         names, typed = _columns_of(rows, where)

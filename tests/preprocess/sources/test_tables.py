@@ -81,6 +81,39 @@ def test_a_downloaded_repository_is_read(rows: datasets.Dataset, tmp_path: Path)
     assert len(prepared([source], tmp_path / "out").examples) == 4
 
 
+@pytest.mark.parametrize("saved", [False, True])
+def test_other_splits_of_a_folder_are_named_and_not_trained(
+    saved: bool, rows: datasets.Dataset, tmp_path: Path
+) -> None:
+    source = tmp_path / "robots"
+    splits = {"train": rows.select([0, 1]), "validation": rows.select([2]), "test": rows.select([3])}
+    files = ["data/train-00000-of-00001.parquet", "data/val.parquet", "test/0.parquet"]
+    if saved:
+        files = list(splits)
+        datasets.DatasetDict(splits).save_to_disk(source)
+    else:
+        for name, split in zip(files, splits.values(), strict=True):
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            split.to_parquet(source / name)
+    dataset = prepared([source], tmp_path / "out", class_word="robot")
+    assert list(captions(dataset).values()) == with_triggers(TEXTS[:2])
+    assert sorted(each.reason for each in dataset.rejected) == sorted(
+        f"robots/{name}: is the split {split}, and train is trained. Give it as data, too, to train it"
+        for name, split in zip(files[1:], ["validation", "test"], strict=True)
+    )
+    alone = prepared([source / files[2]], tmp_path / "alone", class_word="robot")  # the remedy
+    assert list(captions(alone).values()) == with_triggers(TEXTS[3:])
+
+
+def test_a_folder_without_a_training_split(rows: datasets.Dataset, tmp_path: Path) -> None:
+    for name in ("dev-0.parquet", "dev-1.parquet"):
+        rows.select([int(name[4])]).to_parquet(tmp_path / name)
+    assert len(prepared([tmp_path], tmp_path.parent / "out").examples) == 2
+    rows.to_parquet(tmp_path / "test.parquet")
+    with pytest.raises(DatasetError, match="has several splits, and none is named train. It has: validation, test"):
+        prepared([tmp_path], tmp_path.parent / "out2")
+
+
 def test_a_folder_of_parquet_and_arrow_is_not_read_in_part(rows: datasets.Dataset, tmp_path: Path) -> None:
     rows.save_to_disk(tmp_path / "saved")
     (tmp_path / "both").mkdir()
