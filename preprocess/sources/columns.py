@@ -16,10 +16,11 @@ URL_COLUMNS = ("url", "image_url", "img_url", "image_link", "link")
 
 @dataclass(frozen=True)
 class RowColumns:
-    """The names of a dataset's columns; None: the usual names."""
+    """The names of a dataset's columns; None: the usual names. `file`: the column of file names in tables."""
 
     image: str | None = None
     caption: str | None = None
+    file: str | None = None
 
 
 USUAL_COLUMNS = RowColumns()

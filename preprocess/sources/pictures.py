@@ -9,9 +9,10 @@ from typing import Any
 
 from fetching.download import download, is_url
 from fetching.errors import DownloadError
+from preprocess.captions.columns import FILE_COLUMNS, Columns, captions_in, require_other_use
 from preprocess.dataset import Rejected
 from preprocess.errors import DatasetError
-from preprocess.sources.columns import table_row
+from preprocess.sources.columns import USUAL_COLUMNS, RowColumns, table_row
 from preprocess.uploads.archive import ArchiveLimits
 from preprocess.uploads.decoding import IMAGE_SUFFIXES
 from preprocess.workers.parallel import ordered_map
@@ -25,14 +26,14 @@ TABLE = "metadata.jsonl"
 @dataclass(frozen=True)
 class RowWriter:
     """Writes one row's image into `folder`. `where`: the user's name of the dataset. `column`: that of the image;
-    `caption`: that of the caption by the settings."""
+    `columns`: those of the settings."""
 
     where: str
     column: str
     folder: Path
     limits: ArchiveLimits
     open_file: OpenFile
-    caption: str | None = None
+    columns: RowColumns = USUAL_COLUMNS
 
     def __call__(self, numbered: tuple[int, Row]) -> tuple[int, Path | Rejected, Row]:
         """Return the number of the row, its file or the reason why it has none, and the other fields of the row."""
@@ -41,7 +42,7 @@ class RowWriter:
             path = self._write(number, row[self.column])
         except (DatasetError, DownloadError) as error:
             return number, Rejected(f"row {number}", f"{self.where}, row {number}: {error}"), {}
-        return number, path, table_row(row, self.column, self.caption)
+        return number, path, table_row(row, self.column, self.columns.caption)
 
     def _write(self, number: int, value: Any) -> Path:
         """Write the image. Raises DatasetError and DownloadError for anything else."""
@@ -65,7 +66,7 @@ class RowWriter:
 def write_rows(rows: Iterable[Row], writer: RowWriter, threads: int | None) -> list[Rejected]:
     """Fill the writer's folder with images and a metadata.jsonl of the other columns. Returns the rejected rows.
 
-    Raises DatasetError if the number or size of the rows exceeds the limits.
+    Raises DatasetError if the number or size of the rows exceeds the limits, and for captions that cannot be read.
     """
     limits, rejected, total = writer.limits, [], 0
     with (writer.folder / TABLE).open("w", encoding="utf-8") as table:
@@ -80,10 +81,19 @@ def write_rows(rows: Iterable[Row], writer: RowWriter, threads: int | None) -> l
                     "Select fewer rows, or increase max_archive_bytes"
                 )
             if record:
-                table.write(json.dumps({**record, "file_name": result.name}, ensure_ascii=False) + "\n")
+                _require_captions(record, writer.columns, f"{writer.where}, row {number}")
+                named = {**record, writer.columns.file or FILE_COLUMNS[0]: result.name}
+                table.write(json.dumps(named, ensure_ascii=False) + "\n")
     if (writer.folder / TABLE).stat().st_size == 0:
         (writer.folder / TABLE).unlink()
     return rejected
+
+
+def _require_captions(record: Row, columns: RowColumns, where: str) -> None:
+    """Raises DatasetError for captions that cannot be read, which would be errors in TABLE, a name unknown to users."""
+    known = Columns(text=columns.caption)
+    if captions_in(record, known, where) is None:
+        require_other_use(record, None, known, where)
 
 
 def _limited(rows: Iterable[Row], where: str, limits: ArchiveLimits) -> Iterator[tuple[int, Row]]:

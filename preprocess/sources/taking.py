@@ -49,7 +49,7 @@ class Taking:
         fields = (rows.features or {}).get(RECORD_COLUMN)
         column = image_column(where, names, typed, self.columns, fields if isinstance(fields, dict) else ())
         folder.mkdir(parents=True, exist_ok=True)
-        writer = RowWriter(where, column, folder, self.limits, open_file, self.columns.caption)
+        writer = RowWriter(where, column, folder, self.limits, open_file, self.columns)
         return write_rows(_read(rows, where), writer, self.threads)
 
 

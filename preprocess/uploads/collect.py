@@ -53,7 +53,7 @@ def collect(
 
     Raises DatasetError for data that cannot be opened.
     """
-    columns = RowColumns(config.image_column, config.caption_column)
+    columns = RowColumns(config.image_column, config.caption_column, config.file_column)
     taken = take_in(sources, scratch, ArchiveLimits.of(config), workers, config.num_workers, columns)
     files, passed_over, notes = _without_outputs(taken.files)
     links, pictures, others = _sorted_by_use(files)

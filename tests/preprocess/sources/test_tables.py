@@ -156,6 +156,30 @@ def test_columns_that_do_not_exist_are_named_with_those_that_do(rows: datasets.D
             prepared([tmp_path / "a.parquet"], tmp_path / setting, **{setting: value})
 
 
+@pytest.mark.parametrize(
+    ("captions_of", "message"),
+    [
+        ({"text": [5, 6]}, "row 0, text: 5 is not a caption"),
+        ({"text": ["a", "b"], "prompt": ["a", "c"]}, "row 1: the columns text, prompt contain different captions"),
+        ({"title": ["a big dog", "a"]}, "row 0: needs a column for the text .* Rename the column, or set caption_c"),
+    ],
+)
+def test_captions_that_cannot_be_read_are_named_by_dataset_and_row(
+    captions_of: Mapping[str, Sequence[Any]], message: str, tmp_path: Path
+) -> None:
+    dataset_of({"image": PICTURES[:2], **captions_of}).to_parquet(tmp_path / "x.parquet")
+    with pytest.raises(DatasetError, match=f"^x.parquet, {message}"):
+        prepared([tmp_path / "x.parquet"], tmp_path / "out")
+
+
+@pytest.mark.parametrize("column", ["id", "label"])
+def test_the_file_column_of_other_tables_does_not_concern_rows(column: str, tmp_path: Path) -> None:
+    source = tmp_path / "x.parquet"
+    dataset_of({"image": PICTURES[:2], "text": TEXTS[:2], "label": ["r", "g"]}).to_parquet(source)
+    dataset = prepared([source], tmp_path / "out", class_word="robot", file_column=column)
+    assert list(captions(dataset).values()) == with_triggers(TEXTS[:2])
+
+
 def test_a_dataset_without_images_or_rows_is_an_error(tmp_path: Path) -> None:
     datasets.Dataset.from_dict({"question": ["why?"], "answer": ["so"]}).to_parquet(tmp_path / "text.parquet")
     with pytest.raises(DatasetError, match=r"none of its columns \(question, answer\)"):
