@@ -30,6 +30,10 @@ MARKS: Mapping[str, tuple[re.Pattern[str], str]] = {
         re.compile(rf"\[[^\[\]:]*:[^\[\]:]*:\s?{NUMBER}\]"),
         "a prompt that changes during sampling; write one of the two",
     ),
+    "one brace of {a|b}": (
+        re.compile(r"\{[^{}|]*\||\|[^{}|]*\}"),
+        "part of alternatives; add the other brace",
+    ),
 }
 
 

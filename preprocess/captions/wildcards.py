@@ -78,24 +78,26 @@ def _all_of(option: str) -> list[str]:
 
 def _pieces(text: str) -> Iterator[str]:
     """Yield plain text and whole {…} in turn. An unclosed brace is plain text."""
+    closings = _closings(text)
     start = 0
-    while (opened := text.find("{", start)) >= 0:
-        closed = _closing(text, opened)
-        if closed is None:
-            break
-        yield text[start:opened]
-        yield text[opened : closed + 1]
-        start = closed + 1
+    for opened in sorted(closings):
+        if opened >= start:
+            yield text[start:opened]
+            start = closings[opened] + 1
+            yield text[opened:start]
     yield text[start:]
 
 
-def _closing(text: str, opened: int) -> int | None:
-    depth = 0
-    for index in range(opened, len(text)):
-        depth += {"{": 1, "}": -1}.get(text[index], 0)
-        if depth == 0:
-            return index
-    return None
+def _closings(text: str) -> dict[int, int]:
+    """Return the place of the closing brace of each brace that has one."""
+    unclosed: list[int] = []
+    closings: dict[int, int] = {}
+    for match in re.finditer(r"[{}]", text):
+        if match[0] == "{":
+            unclosed.append(match.start())
+        elif unclosed:
+            closings[unclosed.pop()] = match.start()
+    return closings
 
 
 def _split(inner: str) -> list[str]:

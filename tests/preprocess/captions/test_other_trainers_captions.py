@@ -75,6 +75,7 @@ def test_a_preservation_image_gets_the_class_word() -> None:
         ("{TOK|robot} on sand", ("TOK on sand", "TOK, robot on sand")),
         ("{[trigger]|a [trigger]} on sand", ("TOK on sand", "a TOK on sand")),
         ("TOK {unclosed|brackets", ("TOK {unclosed|brackets",)),
+        ("TOK {unclosed|x, {red|blue}", ("TOK {unclosed|x, red", "TOK {unclosed|x, blue")),
     ],
 )
 def test_alternatives_become_captions_of_which_one_is_drawn(text: str, expected: tuple[str, ...]) -> None:
@@ -117,6 +118,8 @@ def test_very_many_alternatives_are_drawn_from() -> None:
         (r"TOK \(robot\)", r"\("),
         ("TOK on sand --ar 16:9", "--option"),
         ("a [red:blue:0.5] TOK", "[from:to:when]"),
+        ("a {red|blue TOK", "one brace of {a|b}"),
+        ("a red|blue} TOK", "one brace of {a|b}"),
     ],
 )
 def test_a_mark_of_another_program_is_named_with_what_it_means(caption: str, mark: str) -> None:
@@ -128,13 +131,21 @@ def test_a_mark_of_another_program_is_named_with_what_it_means(caption: str, mar
 
 @pytest.mark.parametrize(
     "caption",
-    ["a TOK (red)", "TOK at 10:30", "TOK_(series)", "break of day, TOK", "TOK - red", "TOK: a (red, 1.2 m) robot"],
+    [
+        "a TOK (red)",
+        "TOK at 10:30",
+        "TOK_(series)",
+        "break of day, TOK",
+        "TOK - red",
+        "TOK: a (red, 1.2 m) robot",
+        "a | {TOK} | b",
+    ],
 )
 def test_plain_text_is_not_named(caption: str) -> None:
     assert list(syntax_warnings([("a.png", caption)])) == []
 
 
-@pytest.mark.parametrize("start", ["(a:1", "[a:b:1", "/__a"])
+@pytest.mark.parametrize("start", ["(a:1", "[a:b:1", "/__a", "|a", "a{"])
 def test_a_long_caption_is_searched_at_once(start: str) -> None:
     began = time.process_time()
     assert list(syntax_warnings([("a.png", start[:-1] + start[-1] * 20_000), ("b.png", start * 5_000)])) == []
