@@ -14,6 +14,7 @@ MULTIPLY_FILE = "multiply.txt"
 MOST_REPEATS = 1000
 MOST_PARTS = 100
 """Largest factor of all repeats that makes fractions whole numbers."""
+RENAME = "If it is not meant as repeats, as in a date, rename the folder so that it does not begin with a number and _."
 _WHOLE, _FRACTION = re.compile(r"[0-9]{1,9}"), re.compile(r"[0-9]{1,4}(\.[0-9]{1,6}|/[0-9]{1,3})?|\.[0-9]{1,6}")
 _KOHYA_FOLDER = re.compile(r"(\d+)_(.+)", re.DOTALL)
 
@@ -32,7 +33,7 @@ def folder_repeats(image: FoundFile) -> Fraction:
     """
     repeats = Fraction(1)
     for match in _kohya_folders(image):
-        repeats *= _sensible(match[1], f"folder {match[0]!r}")
+        repeats *= _sensible(match[1], f"folder {match[0]!r}", remedy=RENAME)
     for folder in _folders(image):
         if (folder / MULTIPLY_FILE).is_file():
             text = read_text(folder / MULTIPLY_FILE).strip()
@@ -67,11 +68,11 @@ def _folders(image: FoundFile) -> list[Path]:
     return folders
 
 
-def _sensible(text: str, where: str, *, fractions: bool = False) -> Fraction:
+def _sensible(text: str, where: str, *, fractions: bool = False, remedy: str = "Correct the number.") -> Fraction:
     form = _FRACTION if fractions else _WHOLE
     if form.fullmatch(text) and not text.endswith("/0"):
         number = Fraction(text)
         if 0 < number <= MOST_REPEATS:
             return number
     kind = "a number above 0 and up to" if fractions else "a whole number from 1 to"
-    raise DatasetError(f"{where}: repeats of {text!r}; {kind} {MOST_REPEATS} is expected")
+    raise DatasetError(f"{where}: repeats of {text!r}; {kind} {MOST_REPEATS} is expected. {remedy}")

@@ -49,3 +49,9 @@ def test_halves_are_kept_among_concept_and_preservation_images(tmp_path: Path) -
         "a/1.png": 1, "b/2.png": 2, "reg/3.png": 2,
     }  # fmt: skip
     assert [example.concept is None for example in dataset.examples] == [False, False, True]
+
+
+def test_a_date_as_folder_name_is_named_with_its_remedy(tmp_path: Path) -> None:
+    image = FoundFile(tmp_path / "2023_05_x" / "a.png", "2023_05_x/a.png", tmp_path)
+    with pytest.raises(DatasetError, match="folder '2023_05_x': repeats of '2023'; .* as in a date, rename the folder"):
+        folder_repeats(image)
