@@ -9,6 +9,7 @@ from evaluation.checkpoints import evaluation_prompts
 from families.controls.control import ControlForm
 from families.family import ModelFamily, limited_licence, restoring
 from families.loading.fingerprint import fingerprint
+from families.loading.own_vae import find_vae
 from families.precision.autocast import compute_in
 from job.evaluating import evaluation_encoders
 from job.progress import Progress
@@ -39,6 +40,7 @@ from trainer.trainables.initial_controlnet import InitialControlNet, read_initia
 from trainer.trainables.registry import require_optimizers
 from trainer.training_adapter import distillation_notes, read_training_adapter
 from trainer.trigger_notes import trigger_notes
+from trainer.validation.sample_prompts import sample_prompts
 
 NOT_EVALUATED = (
     "not evaluated, the last step will be returned: shard_base with adapter: full has no whole weights to which "
@@ -55,6 +57,7 @@ def load(job: Job) -> Generator[Progress, None, None]:
     require_publishable(config.publishing)
     require_model_base(config)
     require_trackers(config.output)
+    require_files(config, new=job.state is None)
     if config.control == "faces" and not are_prepared(job.sources):
         face_look(config.preparation)
     start_device(job)
@@ -89,6 +92,18 @@ def load(job: Job) -> Generator[Progress, None, None]:
     job.encoders = yield from evaluation_encoders(
         config.validation, config.base_model, wanted, job.device, embeddings, job.span[1]
     )
+
+
+def require_files(config: TrainingConfig, *, new: bool) -> None:
+    """Check the files of settings that are read when the base model is loaded, which may be downloaded first. `new`:
+    whether the run is not resumed. Raises ConfigError or BaseModelError."""
+    for name in ("init_weights", "training_adapter") if new else ("training_adapter",):
+        path = getattr(config, name)
+        if path is not None and not path.exists():
+            raise ConfigError(f"{name}: {path} does not exist")
+    if config.vae is not None:
+        find_vae(config.vae)
+    sample_prompts(config.validation, config.preparation)
 
 
 def start_device(job: Job) -> None:

@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 
 from artifact.artifact import Artifact
+from families.errors import BaseModelError
 from job.output_folder import OutputFolder
 from job.progress import Progress
 from job.run import STAGES, run_stages
 from job.stage import Job, Stage
 from job.verification.verify import VerificationFailed
-from settings.training import TrainingConfig
+from settings.record import ConfigError
+from settings.training import TrainingConfig, build_config
 from tests.conftest import EXAMPLE
 
 CONFIG = TrainingConfig(
@@ -54,6 +56,15 @@ def test_a_job_that_failed_goes_on_with_the_stage_that_failed(tmp_path: Path, mo
     report = json.loads(job.output.report.read_text())
     assert list(report["phases"]) == [stage.name for stage in STAGES if stage.timed]
     assert events[-1].fraction == 1.0 and events[-1].phases is not None
+
+
+@pytest.mark.parametrize("name", ["init_weights", "training_adapter", "vae", "validation_prompts_file"])
+def test_missing_files_are_reported_before_the_base_model_is_loaded(name: str, tmp_path: Path) -> None:
+    config = build_config({**CONFIG.given, name: str(tmp_path / "gone" / "file.safetensors")})
+    said = list[Progress]()
+    with pytest.raises((ConfigError, BaseModelError), match=f"^{name}: .*file.safetensors"):
+        said.extend(run_stages(Job(config, [EXAMPLE], OutputFolder.create(tmp_path / "out"))))
+    assert said == []
 
 
 def test_every_line_lies_within_its_stage(tmp_path: Path) -> None:
