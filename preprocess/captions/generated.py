@@ -96,10 +96,10 @@ def _load(choice: "CaptionerChoice") -> "Captioner":
 
 
 def _fits(config: DataConfig, count_tokens: TokenCounter | None, most: int) -> Callable[[str], bool]:
-    """Return a predicate for captions that fit the token limit with trigger and affixes."""
+    """Return a predicate for captions that fit the token limit with affixes and the longest of the trigger words."""
     if count_tokens is None:
         return lambda text: len(text.split()) <= MOST_WORDS
-    trigger = config.all_concepts[0].trigger_word
+    trigger = max((concept.trigger_word for concept in config.all_concepts), key=count_tokens)
 
     def fits(text: str) -> bool:
         whole = f"{text}, in the style of {trigger}" if trigger else text
