@@ -259,11 +259,13 @@ def _caption_rules(config: DataConfig) -> None:
 
 def _face_rules(config: DataConfig) -> None:
     crops = config.crop == "face" or (config.crop == "auto" and config.concept_mode == "face")
-    if config.face_recognition_model is not None and not (crops or config.mask == "face" or config.control == "faces"):
-        raise ValueError(
-            "face_recognition_model has no effect if faces are not detected; set concept_mode: face, crop: face, "
-            "mask: face or control: faces, or leave it out"
-        )
+    detects = crops or config.mask == "face" or config.control == "faces"
+    for name in ("face_detector_model", "face_recognition_model"):
+        if getattr(config, name) is not None and not detects:
+            raise ValueError(
+                f"{name} has no effect if faces are not detected; set concept_mode: face, crop: face, mask: face or "
+                "control: faces, or leave it out"
+            )
     for name in ("control_max_faces", "control_full_share"):
         if config.control != "faces" and config.differs(name):
             raise ValueError(f"{name} has no effect without control: faces; leave it out")

@@ -40,7 +40,7 @@ from trainer.trainables.initial_controlnet import InitialControlNet, read_initia
 from trainer.trainables.registry import require_optimizers
 from trainer.training_adapter import distillation_notes, read_training_adapter
 from trainer.trigger_notes import trigger_notes
-from trainer.validation.sample_prompts import sample_prompts
+from trainer.validation.sample_prompts import prompt_notes, sample_prompts
 
 NOT_EVALUATED = (
     "not evaluated, the last step will be returned: shard_base with adapter: full has no whole weights to which "
@@ -75,7 +75,7 @@ def load(job: Job) -> Generator[Progress, None, None]:
     if (licence := limited_licence(job.family)) is not None:
         yield job.progress(licence, warning=True)
     notes = (*distillation_notes(job.training_adapter, job.family), *trigger_notes(config.preparation, job.family))
-    for note in (*notes, *token_notes(config)):
+    for note in (*notes, *token_notes(config), *prompt_notes(config)):
         yield job.progress(note, warning=True)
     if config.is_controlnet or restoring(job.family) is not None:
         job.encoders = None

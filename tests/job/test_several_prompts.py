@@ -28,7 +28,7 @@ from settings.record import ConfigError
 from settings.training import TrainingConfig, build_config
 from tests.conftest import EXAMPLE
 from trainer.resolution import resolve
-from trainer.validation.sample_prompts import chosen_prompts, sample_prompts, with_prompt_of_captions
+from trainer.validation.sample_prompts import chosen_prompts, prompt_notes, sample_prompts, with_prompt_of_captions
 
 SETTINGS: dict[str, Any] = {
     "base_model": "mini-sdxl", "class_word": "robot", "captioner": "none", "max_train_steps": 1, "rank": 2,
@@ -54,6 +54,13 @@ def test_each_prompt_has_its_pictures_everywhere(tmp_path: Path) -> None:
     assert all(prompt in page for prompt in PROMPTS)
     pictures = [np.asarray(Image.open(output.samples_before / name)) for name in names]
     assert not np.array_equal(pictures[0], pictures[4])  # another prompt, the same seed
+
+
+def test_prompts_without_samples_are_noted() -> None:
+    without = SETTINGS | {"num_validation_images": 0, "validation_prompts": list(PROMPTS)}
+    (note,) = prompt_notes(build_config(without))
+    assert note.startswith("validation_prompts: no samples are generated with num_validation_images: 0")
+    assert not list(prompt_notes(build_config(without | {"num_validation_images": 1})))
 
 
 CONCEPTS = [{"trigger_word": "ANN", "class_word": "robot", "folder": "a"}, {"trigger_word": "BOB", "folder": "b"}]

@@ -1,6 +1,6 @@
 """The prompts of a training's samples: those of the settings, otherwise the template of every concept."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,16 @@ def sample_prompts(
         "validation_prompts_file": None,
         "num_validation_images": count,
     }
+
+
+def prompt_notes(config: TrainingConfig) -> Iterator[str]:
+    """Yield a note for each given setting of prompts if no samples are generated. An error would prevent resuming: the
+    prompts of a saved configuration may be defaults."""
+    if config.num_validation_images > 0:
+        return
+    for name in sorted(PROMPTS & config.given.keys()):
+        if config.differs(name):
+            yield f"{name}: no samples are generated with num_validation_images: 0; increase that, or leave {name} out"
 
 
 def _templates(preparation: DataConfig) -> tuple[str, ...]:

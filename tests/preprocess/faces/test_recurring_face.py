@@ -180,5 +180,6 @@ def test_the_order_of_pictures_says_nothing() -> None:
 def test_a_missing_file_and_one_without_effect(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"gone\.onnx does not exist; get face_recognition_sface"):
         prepared(GROUP[:1], tmp_path, face_recognition_model=tmp_path / "gone.onnx")
-    with pytest.raises(ConfigError, match="face_recognition_model has no effect if faces are not detected"):
-        build_settings(DataConfig, {"face_recognition_model": "sface.onnx", "captioner": "none"})
+    for name in ("face_recognition_model", "face_detector_model"):
+        with pytest.raises(ConfigError, match=f"{name} has no effect if faces are not detected"):
+            build_settings(DataConfig, {name: "model.onnx", "captioner": "none"})
