@@ -93,6 +93,7 @@ def resumed_config(saved: TrainingConfig, given: TrainingConfig) -> TrainingConf
     if prompts := different.keys() & PROMPTS:
         unset = {"validation_prompt": None, "validation_prompts": (), "validation_prompts_file": None}
         different = unset | different if len(prompts) == 1 else different
+    _require_more_than_the_fixed(saved, different.get("max_train_steps"))
     if "max_train_epochs" in different:
         different.setdefault("max_train_steps", None)  # computed again
     if different.get("evaluate") == "false":
@@ -103,6 +104,24 @@ def resumed_config(saved: TrainingConfig, given: TrainingConfig) -> TrainingConf
     merged = build_config(saved.model_dump() | different)
     # no setting is marked as set, but the values resolved for the family are kept
     return TrainingConfig.model_construct(set(OPEN), **dict(merged))
+
+
+def _require_more_than_the_fixed(saved: TrainingConfig, steps: int | None) -> None:
+    """Raises ConfigError if the new number of steps is too small for settings that may not change, which may be
+    defaults that were computed from the earlier number."""
+    if steps is None:
+        return
+    least = {
+        "lr_warmup_steps": (saved.lr_warmup_steps or 0) + 1,
+        "ema_start": saved.ema_start + 1,
+        "validation_steps": saved.validation_steps or 0,
+    }
+    name = max(least, key=least.__getitem__)
+    if steps < least[name]:
+        raise ConfigError(
+            f"resume: max_train_steps is now {steps}, but the run has {name} {getattr(saved, name)}, which cannot "
+            f"change; give at least {least[name]} steps, or start a new run with another --output"
+        )
 
 
 def _of_fixed_length(saved: TrainingConfig) -> dict[str, Any]:

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from job.output_folder import OutputFolder
-from job.resume import MAY_CHANGE, resume
+from job.resume import MAY_CHANGE, resume, resumed_config
 from job.run import run
 from settings.record import ConfigError
-from settings.training import TrainingConfig
+from settings.training import TrainingConfig, build_config
 from tests.conftest import EXAMPLE, png
 
 CONFIG = TrainingConfig(
@@ -33,6 +33,19 @@ def untouched(finished: OutputFolder) -> Iterator[OutputFolder]:
     before = {path: path.read_bytes() for path in finished.path.rglob("*") if path.is_file()}
     yield finished
     assert {path: path.read_bytes() for path in finished.path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("saved", "message"),
+    [
+        ({"lr_warmup_steps": 100}, "the run has lr_warmup_steps 100, which cannot change; give at least 101 steps"),
+        ({"lr_warmup_steps": 0, "validation_steps": 90}, "the run has validation_steps 90, .* give at least 90 steps"),
+    ],
+)
+def test_fewer_steps_than_a_fixed_setting_needs(saved: dict[str, int], message: str) -> None:
+    config = build_config({**CONFIG.given, "max_train_steps": 1000, **saved})
+    with pytest.raises(ConfigError, match=f"^resume: max_train_steps is now 80, but {message}"):
+        resumed_config(config, TrainingConfig(max_train_steps=80))
 
 
 @pytest.mark.parametrize(
