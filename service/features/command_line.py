@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from preprocess.errors import DatasetError
+from preprocess.name_lists import first_names
 from preprocess.uploads.given_data import require_present
 from service.features.engines import RAY, add_engine_options, require_engine
 from service.quick_imports import quick_imports
@@ -49,8 +50,8 @@ def build_parser(prog: str = "lora-trainer encode") -> CommandParser:
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "lora-trainer encode") -> int:
-    """Run the command. Returns the exit status: 0, 1 where shards could not be read, 2 for other wrong input, or 130
-    where it was stopped."""
+    """Run the command. Returns the exit status: 0, 1 where shards could not be read or no image is usable, 2 for other
+    wrong input, or 130 where it was stopped."""
     arguments = build_parser(prog).parse_args(argv)
     try:
         require_present(arguments.data)
@@ -108,9 +109,15 @@ def _encode(arguments: argparse.Namespace) -> int:
         shards = _on_ray(arguments, config, plan, settings, dtype)
     else:
         shards = _here(arguments.output, config, plan, settings, family)
+    usable = 0
     for number, record in shards:
+        usable += len(record.examples)
         counted = f"{len(record.examples)} images, {len(record.rejected)} files not used"
-        print(f"{number + 1}/{len(plan.sources)} {record.source}: {counted}", flush=True)
+        reasons = first_names([item.reason for item in record.rejected], "; ")
+        print(f"{number + 1}/{len(plan.sources)} {record.source}: {counted}{reasons and f': {reasons}'}", flush=True)
+    if usable == 0:
+        print(f"error: no image of {', '.join(arguments.data)} can be used", file=sys.stderr, flush=True)
+        return INCOMPLETE
     print(arguments.output, flush=True)
     return SUCCESS
 

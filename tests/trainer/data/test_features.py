@@ -264,6 +264,15 @@ def test_what_features_cannot_have_is_refused(
     assert not (tmp_path / "1").exists()
 
 
+def test_no_usable_image_is_an_error_with_the_reasons(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "0.tar").write_bytes(shard({"broken.png": b"no image", "broken.txt": b"a robot"}))
+    options = ["--base_model", "mini-sdxl", "--class_word", "robot", "--captioner", "none", "--resolution", "64"]
+    assert main([str(tmp_path / "0.tar"), "--output", str(tmp_path / "out"), *options]) == 1
+    said = capsys.readouterr()
+    assert "0 images, 2 files not used: " in said.out and "broken.png" in said.out
+    assert "0.tar can be used" in said.err
+
+
 def test_features_are_trained_with_the_settings_that_they_have(
     family: ModelFamily, shards: Path, tmp_path: Path
 ) -> None:
