@@ -28,6 +28,10 @@ LONGEST_TEXT = 4000
 """Largest number of characters of a setting without a limit of its own."""
 MOST_PROBLEMS = 50
 """Largest number of reported problems: a list of thousands of wrong values has as many."""
+MOST_UNKNOWN = 20
+"""Largest number of unknown names that are reported with advice on each. A file of another command has more."""
+SOME_NAMES = 5
+"""Number of names that are shown of more unknown ones."""
 LONGEST_SHOWN = 200
 """Largest number of characters of a wrong name or value in messages."""
 
@@ -69,8 +73,10 @@ def build_settings(record: type[Record], values: Mapping[str, Any]) -> Record:
     try:
         return record(**values)
     except ValidationError as error:
-        problems = _first_causes(error.errors()[:MOST_PROBLEMS])
-        raise ConfigError("\n".join(_explain(record, problem) for problem in problems)) from None
+        unknown, others = _apart(error.errors())
+        lines = [_count_of(unknown)] if len(unknown) > MOST_UNKNOWN else []
+        problems = _first_causes((others if lines else [*unknown, *others])[:MOST_PROBLEMS])
+        raise ConfigError("\n".join([*lines, *(_explain(record, problem) for problem in problems)])) from None
 
 
 def parse_settings(text: str, source: str) -> dict[str, Any]:
@@ -108,6 +114,22 @@ def _meant(record: type[Settings], name: str, value: bool | str) -> bool | str:
         if written in texts:
             return next((choice for choice in MEANINGS[truth] if choice in choices), value)
     return value
+
+
+def _apart(problems: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+    """Return the problems with unknown names at the top level, and the others."""
+    parts: tuple[list[Any], list[Any]] = [], []
+    for problem in problems:
+        parts[not (problem["type"] == "extra_forbidden" and len(problem["loc"]) == 1)].append(problem)
+    return parts
+
+
+def _count_of(unknown: Sequence[Any]) -> str:
+    names = ", ".join(str(problem["loc"][0])[:LONGEST_SHOWN] for problem in unknown[:SOME_NAMES])
+    return (
+        f"{len(unknown)} settings are unknown here: {names} …; leave them out. Files of other trainers are translated "
+        "by train.py --import_config"
+    )
 
 
 def _first_causes(problems: Sequence[Any]) -> list[Any]:

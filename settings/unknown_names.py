@@ -41,5 +41,7 @@ def advice(name: str, known: Collection[str], written: Callable[[str, str | None
             return f"did you mean {written(setting, value or None)}?"
     if plain in ELSEWHERE:
         return ELSEWHERE[plain]
+    if plain in NAMES:  # of another command: a similar name would have another meaning
+        return "it is not used here; leave it out"
     near = difflib.get_close_matches(plain, known, n=1, cutoff=SURELY_MISSPELT)
     return f"did you mean {written(near[0], None)}?" if near else None

@@ -6,7 +6,8 @@ from service.prediction_options import PredictionOptions
 from settings.concepts import ConceptConfig
 from settings.field_types import field_type
 from settings.other_names import ELSEWHERE, NAMES
-from settings.record import ConfigError, parse_settings
+from settings.preparation import DataConfig
+from settings.record import ConfigError, build_settings, parse_settings
 from settings.training import TrainingConfig, build_config
 from settings.unknown_names import advice, as_option
 
@@ -70,10 +71,20 @@ def test_sections_of_another_trainer_are_named() -> None:
         build_config(parse_settings("network: {type: lora, linear: 16}", "text"))
 
 
+def test_many_unknown_names_are_one_line() -> None:
+    names = sorted(TrainingConfig.model_fields.keys() - DataConfig.model_fields.keys())
+    with pytest.raises(ConfigError) as error:
+        build_settings(DataConfig, {**dict.fromkeys(names, 1), "caption_dropout": 7})
+    first, second = str(error.value).splitlines()
+    assert first.startswith(f"{len(names)} settings are unknown here: {', '.join(names[:5])} …; leave them out")
+    assert second.startswith("caption_dropout: ")
+
+
 def test_a_name_leads_to_what_the_command_has() -> None:
     assert advice("steps", ["num_inference_steps"], as_option) == "did you mean --num_inference_steps?"
     assert advice("cache_latents_to_disk", ["latent_cache"], as_option) == "did you mean --latent_cache disk?"
     assert advice("network_dim", ["output"]) is None
+    assert advice("base_model", ["mask_model"], as_option) == "it is not used here; leave it out"
     assert advice("lora_dropout", ["caption_dropout"]) is None  # only the spelling is similar
 
 
