@@ -41,13 +41,20 @@ def read_weights(
     """
     locations = parse_list(weights or "", local_files=local_files)
     if len(locations) > MAX_LORAS:
-        raise ArtifactError(f"weights: {len(locations)} LoRAs exceed the limit of {MAX_LORAS}; leave some out")
+        raise ArtifactError(
+            f"{_input(local_files)}: {len(locations)} LoRAs exceed the limit of {MAX_LORAS}; leave some out"
+        )
     scales = parse_scales(lora_scale, len(locations))
     found = []
     for location, scale in zip(locations, scales, strict=True):
         artifact = read_one(location, local_files=local_files, rules=rules)
         found.append(ScaledArtifact(artifact, recommended(artifact) if scale is None else scale, _shown(location)))
     return found
+
+
+def _input(local_files: bool) -> str:
+    """The name of the list in messages: only the server's callers, whose input is named `lora`, may not give paths."""
+    return "weights" if local_files else "lora"
 
 
 def recommended(artifact: Artifact) -> float:
@@ -65,9 +72,11 @@ def parse_list(text: str, *, local_files: bool) -> list[str]:
         try:
             entries = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise ArtifactError(f"weights: starts like a JSON list, but cannot be parsed ({error})") from None
+            raise ArtifactError(
+                f"{_input(local_files)}: starts like a JSON list, but cannot be parsed ({error})"
+            ) from None
         if not all(isinstance(entry, str) and entry.strip() for entry in entries):
-            raise ArtifactError("weights: must be a JSON list of texts")
+            raise ArtifactError(f"{_input(local_files)}: must be a JSON list of texts")
         return [entry.strip() for entry in entries]
     if local_files and "," in text and Path(text).is_file():
         return [text]
@@ -114,7 +123,7 @@ def read_one(location: str, *, local_files: bool, rules: FetchRules | None = Non
             return Artifact.read(path)
     if local_files:
         raise ArtifactError(f"weights: {location} does not exist, and is neither a URL nor a hub id")
-    raise ArtifactError(f"weights: {location[:100]!r} is neither an upload, nor a URL, nor a hub id")
+    raise ArtifactError(f"lora: {location[:100]!r} is neither an upload, nor a URL, nor a hub id")
 
 
 def _shown(location: str) -> str:

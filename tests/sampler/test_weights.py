@@ -126,8 +126,9 @@ def test_lists() -> None:
     assert parse_list('["a, b", "c"]', local_files=False) == ["a, b", "c"]
     assert parse_list("", local_files=False) == []
     for wrong in ("[1]", "[", '["a", ""]'):
-        with pytest.raises(ArtifactError, match="weights: "):
-            parse_list(wrong, local_files=False)
+        for local_files, name in ((False, "lora"), (True, "weights")):
+            with pytest.raises(ArtifactError, match=f"^{name}: "):
+                parse_list(wrong, local_files=local_files)
     assert parse_scales("0.5", 3) == [0.5] * 3
     assert parse_scales("[0.5, -1]", 2) == parse_scales("0.5\n-1", 2) == [0.5, -1.0]
     assert parse_scales(1.0, 0) == []
