@@ -50,6 +50,8 @@ def prune(source: Path, target: Path, precision: str = "fp16") -> Pruned:
     dtype = PRECISIONS[precision]
     if source.is_dir():
         return _folder(source, target, dtype)
+    if not source.exists():
+        raise ArtifactError(f"{source} does not exist")
     if source.suffix != WEIGHTS or not source.is_file():
         raise ArtifactError(
             f"{source} is neither a folder in diffusers' layout nor a .safetensors file. A .ckpt can run code when it "

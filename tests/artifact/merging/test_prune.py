@@ -60,6 +60,7 @@ def test_what_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     save_file({"model_ema.x": torch.ones(1)}, tmp_path / "state.safetensors")
     save_file({"lora_unet_x.lora_up.weight": torch.ones(1)}, tmp_path / "lora.safetensors")
     for name, message in (
+        ("gone.safetensors", "gone.safetensors does not exist\n"),
         ("a.ckpt", "from_single_file and save_pretrained"),
         ("cut.safetensors", "not a readable .safetensors file"),
         ("folder", "does not contain model_index.json"),
