@@ -18,7 +18,7 @@ from settings.yaml_text import load_yaml
 NULL = "null"
 MAIN_NOTE = (
     "An option overrides the same setting in --config; null unsets it. Spaces separate the values of a list: "
-    "--trackers tensorboard wandb."
+    '--filters "width > 512" "height > 512".'
 )
 
 

@@ -1,12 +1,13 @@
 """Tests of the values that a command line gives to settings, and of the help that is made from them."""
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 from pydantic import Field
 
-from settings.command_line.options import add_options, given_options, sections
+from settings.command_line.options import MAIN_NOTE, add_options, given_options, sections
 from settings.command_line.parser import CommandParser
 from settings.preparation import DataConfig
 from settings.record import ConfigError, Settings, build_settings
@@ -67,6 +68,11 @@ def test_options_become_values(words: list[str], values: dict[str, Any]) -> None
     config = build_config(parse(TrainingConfig, *words) | extras)
     assert {name: getattr(config, name) for name in values} == values
     assert config.model_fields_set == {*values, *extras}
+
+
+@pytest.mark.parametrize("record", [TrainingConfig, DataConfig])
+def test_the_options_of_the_note_are_those_of_every_command(record: type[Settings]) -> None:
+    assert set(re.findall(r"--(\w+)", MAIN_NOTE)) - {"config"} <= record.model_fields.keys()
 
 
 @pytest.mark.parametrize(
