@@ -70,7 +70,10 @@ def require_readable(protocol: Protocol) -> None:
             continue
         files = picture_files(folder) if folder.is_dir() else []
         if not files:
-            raise ConfigError(f"subjects: {subject.name}: the folder {folder} does not exist, or contains no images")
+            raise ConfigError(
+                f"subjects: {subject.name}: the folder {folder} does not exist, or contains no images "
+                "(those in folders inside it are not used)"
+            )
         for file in files:
             reference_picture(file)
 
