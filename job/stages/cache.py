@@ -22,7 +22,8 @@ def cache(job: Job) -> Generator[Progress, None, None]:
         yield job.progress(f"encoding {count} prompts")
     yield from memory_plan(job, len(job.dataset.examples))
     place = put_on_device(job)
-    yield job.progress(f"caching the latents of {count_views(job.dataset.examples)} images in {place}")
+    where = "in memory" if place == "memory" else "on disk"
+    yield job.progress(f"caching the latents of {count_views(job.dataset.examples)} images {where}")
     first, last = job.span
     encoding = encoding_dataset(job.dataset, job.family, place, job.output.latents, job.processes)
     job.examples = yield from relay(

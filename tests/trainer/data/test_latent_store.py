@@ -42,7 +42,7 @@ def test_the_losses_are_the_same_and_the_files_are_gone(tmp_path: Path) -> None:
     for place in ("memory", "disk"):
         output = OutputFolder.create(tmp_path / place)
         events = [str(event) for event in run(config_of(base, latent_cache=place), [EXAMPLE], output)]
-        assert any(f"images in {place}" in event for event in events)
+        assert any(f"images {'in' if place == 'memory' else 'on'} {place}" in event for event in events)
         assert not output.latents.exists()
         lines = [*output.metrics.read_text().splitlines(), *output.validation.read_text().splitlines()]
         curves.append([{key: row.get(key) for key in ("losses", "score")} for row in map(json.loads, lines)])
