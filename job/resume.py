@@ -63,11 +63,23 @@ def resume(which: str, output: Path | None, given: TrainingConfig, data: Sequenc
             "would overwrite. Move them, or resume from latest"
         )
     require_steps_left(state, given.max_train_steps)  # before the rules on the number of steps
-    config = resumed_config(build_config(state["config"]), given)
+    config = resumed_config(_saved_config(state["config"], given), given)
     require_steps_left(state, config.max_train_steps)
     if data:
         _require_same_data(data, run)
     return Resumed(run, config, state, folder)
+
+
+def _saved_config(saved: Mapping[str, Any], given: TrainingConfig) -> TrainingConfig:
+    """Return the checkpoint's configuration. If this version refuses it, which an earlier one accepted, it is corrected
+    by the `given` settings that may change. Raises ConfigError if it is still refused."""
+    try:
+        return build_config(saved)
+    except ConfigError:
+        corrected = {name: getattr(given, name) for name in given.model_fields_set.intersection(MAY_CHANGE)}
+        if not corrected:
+            raise
+        return build_config({**saved, **corrected})
 
 
 def resumed_config(saved: TrainingConfig, given: TrainingConfig) -> TrainingConfig:

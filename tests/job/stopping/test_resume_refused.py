@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from job.run import run
 from settings.record import ConfigError
 from settings.training import TrainingConfig, build_config
 from tests.conftest import EXAMPLE, png
+from trainer.checkpoints.folders import read_checkpoint
 
 CONFIG = TrainingConfig(
     base_model="mini-sdxl", class_word="figure", max_train_steps=6, train_batch_size=2, rank=2, num_tokens=1,
@@ -60,6 +62,22 @@ def test_fewer_steps_than_a_fixed_setting_needs(saved: dict[str, int], message: 
 def test_fewer_steps_and_other_settings(given: TrainingConfig, message: str, untouched: OutputFolder) -> None:
     with pytest.raises(ConfigError, match=message):
         resume("latest", untouched.path, given)
+
+
+def test_a_setting_that_an_earlier_version_accepted_can_be_corrected(
+    untouched: OutputFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Samples every 900 steps of 6 had no effect, and are refused now."""
+
+    def read(folder: Path) -> dict[str, Any]:
+        state = read_checkpoint(folder)
+        return {**state, "config": {**state["config"], "num_validation_images": 1, "sample_steps": 900}}
+
+    monkeypatch.setattr("job.resume.read_checkpoint", read)
+    with pytest.raises(ConfigError, match=r"sample_steps \(900\) exceeds max_train_steps \(6\)"):
+        resume("latest", untouched.path, TrainingConfig())
+    resumed = resume("latest", untouched.path, TrainingConfig(max_train_steps=8, sample_steps=2))
+    assert (resumed.config.max_train_steps, resumed.config.sample_steps, resumed.config.rank) == (8, 2, 2)
 
 
 def test_fewer_epochs(untouched: OutputFolder) -> None:
