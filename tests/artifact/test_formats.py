@@ -183,7 +183,8 @@ def test_a_merge_is_the_weighted_sum(base: ModelFamily, tmp_path: Path) -> None:
         torch.testing.assert_close(change, expected, rtol=1e-5, atol=1e-6)
     header = header_of(tmp_path / "sum.safetensors")
     assert header["ss_network_dim"] == "7" and header["modelspec.merged_from"] == "1.safetensors, 2.safetensors"
-    assert "lora_trainer" not in header
+    described = json.loads(header["lora_trainer"])  # of the base model, and of neither training
+    assert described["base_model"] and (described["steps"], described["dataset_digest"]) == (0, "")
 
 
 def test_resize_is_the_best_approximation_and_says_its_error(base: ModelFamily, tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def test_an_operators_setting_is_refused_and_opened_by_name(name: str, monkeypat
     given: dict[str, Any] = {name: values.get(name, "/somewhere")}
     given |= {"compile": "auto"} if name == "compile_cache" else {}
     given |= {"evaluate": "true"} if name == "evaluation_face_model" else {}
-    given |= {"crop": "face"} if name == "face_recognition_model" else {}
+    given |= {"crop": "face"} if name.startswith("face_") else {}
     opened = name
     if name.startswith("save_model"):
         given |= {"adapter": "full", "learning_rate": 1e-5}

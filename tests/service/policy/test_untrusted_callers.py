@@ -79,7 +79,7 @@ def test_each_operators_setting_is_refused_by_name(server: CogServer, folder: Pa
     whole_model = {"adapter": "full", "learning_rate": 1e-5, "save_model": "diffusers"}
     posted: dict[str, dict[str, Any]] = {
         "preservation_data": {"preservation_data": str(disk / "private.zip")},
-        "face_detector_model": {"face_detector_model": text},
+        "face_detector_model": {"face_detector_model": text, "crop": "face"},
         "face_recognition_model": {"face_recognition_model": text, "crop": "face"},
         "compile_cache": {"compile_cache": str(disk), "compile": "auto"},
         "evaluation_face_model": {"evaluation_face_model": text, "evaluate": True},
