@@ -42,6 +42,7 @@ def test_other_kinds_stay_apart() -> None:
     assert gathered(lines) == [line for _, line in lines]
 
 
+@pytest.mark.slow
 def test_the_report_lists_what_the_screen_counts(make_zip: MakeFiles, tmp_path: Path) -> None:
     files = {f"p{number}.png": picture(seed=number) for number in range(6)}
     files |= {f"p{number}.txt": b"a lamp on a table" for number in range(6)}

@@ -87,6 +87,7 @@ def difference(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> int:
     return int(np.abs(one - other).max())
 
 
+@pytest.mark.slow
 def test_loras_of_other_ranks_and_scales_are_exchanged_without_recompiling(plain: Sampler, compiled: Sampler) -> None:
     family = plain.family
     bare = drawn(compiled)

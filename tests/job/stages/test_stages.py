@@ -31,6 +31,7 @@ def test_fractions_of_the_stages_follow_each_other() -> None:
     assert len(set(NAMES)) == len(NAMES) == 11
 
 
+@pytest.mark.slow
 def test_a_job_that_failed_goes_on_with_the_stage_that_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = Job(CONFIG, [EXAMPLE], OutputFolder.create(tmp_path / "out"))
     assert not hasattr(job, "family")
@@ -67,6 +68,7 @@ def test_missing_files_are_reported_before_the_base_model_is_loaded(name: str, t
     assert said == []
 
 
+@pytest.mark.slow
 def test_every_line_lies_within_its_stage(tmp_path: Path) -> None:
     job = Job(CONFIG, [EXAMPLE], OutputFolder.create(tmp_path / "out"))
     for stage in STAGES:

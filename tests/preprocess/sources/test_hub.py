@@ -92,6 +92,7 @@ def test_the_branch_that_the_hub_converts_to_parquet_is_read(
     assert list(captions(dataset).values()) == with_triggers(TEXTS)
 
 
+@pytest.mark.slow
 def test_splits_and_configurations_are_chosen_or_listed(
     hub: DatasetHub, rows: datasets.Dataset, tmp_path: Path
 ) -> None:

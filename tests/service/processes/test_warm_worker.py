@@ -28,6 +28,7 @@ def told(job: ChildProcess) -> dict[str, object]:
     return found
 
 
+@pytest.mark.slow
 def test_a_forked_command_is_like_one_that_was_started() -> None:
     job = start_forked(tell, {"ONLY": "this", "SECRET": "given"})
     lines = list(job.lines(SECONDS))
@@ -39,6 +40,7 @@ def test_a_forked_command_is_like_one_that_was_started() -> None:
     assert found["session"] != os.getsid(0)
 
 
+@pytest.mark.slow
 def test_what_ends_a_command_or_the_warm_process_does_not_touch_the_next() -> None:
     hanging = start_forked(hang, {"SECRET": "given"})
     assert next(hanging.lines(SECONDS)) == "started"

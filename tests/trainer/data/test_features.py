@@ -118,6 +118,7 @@ def test_warnings_of_many_shards_are_one_line_with_their_names(family: ModelFami
     assert len(alike) == 1 and alike[0].endswith("0.png; the same for 4 others: 1.tar, 2.tar, 3.tar, 4.tar")
 
 
+@pytest.mark.slow
 def test_after_ten_kills_the_features_are_those_of_an_undisturbed_run(
     family: ModelFamily, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
