@@ -152,10 +152,10 @@ def _parts_of_one(source: str | Path, target: Path, taking: Taking) -> Iterator[
             yield _Part(target / shard.name, shard, f"{shard.name}/")
 
 
-def _fetch(url: str, target: Path, limits: ArchiveLimits) -> Path:
+def _fetch(url: str, folder: Path, limits: ArchiveLimits) -> Path:
     require_url(url)
     name = Path(urlsplit(url).path).name.strip(".")[-LONGEST_NAME:] if not url.startswith("data:") else ""
-    target = target / "download" / (name or "download")
+    target = folder / "download" / (name or "download")
     target.parent.mkdir()
     try:
         return download(url, target, max_bytes=limits.total_bytes).path
